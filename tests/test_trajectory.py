@@ -1,0 +1,59 @@
+from hypothesis import given
+from hypothesis import strategies as st
+
+from workflow_r1.trajectory import CallRecord, EndedBy, Trajectory, Turn, read_jsonl, write_jsonl
+
+_TEXT = st.text(max_size=20)
+_NUMBERS = st.integers(0, 10_000)
+_CALLS = st.builds(
+    CallRecord,
+    operator=_TEXT,
+    input=_TEXT,
+    output=_TEXT,
+    failed=st.booleans(),
+    seconds=st.floats(0, 100),
+    prompt_tokens=_NUMBERS,
+    completion_tokens=_NUMBERS,
+)
+_TURNS = st.builds(
+    Turn,
+    text=_TEXT,
+    tokens=st.tuples(_NUMBERS, _NUMBERS),
+    think=_TEXT,
+    calls=st.lists(_CALLS, max_size=2),
+    answer=st.none() | _TEXT,
+    error=st.none() | _TEXT,
+    generate_seconds=st.floats(0, 100),
+    operator_seconds=st.floats(0, 100),
+)
+_TRAJECTORIES = st.builds(
+    Trajectory,
+    question=_TEXT,
+    turns=st.lists(_TURNS, max_size=3),
+    ended_by=st.sampled_from(EndedBy),
+    data_source=_TEXT,
+    golds=st.lists(_TEXT, max_size=2),
+    reward=st.dictionaries(_TEXT, st.floats(-1, 1), max_size=2),
+)
+
+
+@given(st.lists(_TRAJECTORIES, max_size=3))
+def test_trajectories_come_back_from_jsonl_as_they_went(tmp_path_factory, trajectories):
+    path = tmp_path_factory.mktemp("trajectories") / "t.jsonl"
+    write_jsonl(path, trajectories)
+    assert list(read_jsonl(path)) == trajectories
+
+
+def test_writing_appends(tmp_path):
+    path = tmp_path / "t.jsonl"
+    for question in ("first", "second"):
+        write_jsonl(path, [Trajectory(question=question, ended_by=EndedBy.ANSWERED)])
+    assert [trajectory.question for trajectory in read_jsonl(path)] == ["first", "second"]
+
+
+def test_the_answer_is_the_last_turns():
+    turns = [Turn(text="", error="broken"), Turn(text="", answer="Paris")]
+    trajectory = Trajectory(question="q", turns=turns, ended_by=EndedBy.ANSWERED)
+    assert trajectory.answer == "Paris"
+    assert trajectory.num_malformed == 1
+    assert Trajectory(question="q", ended_by=EndedBy.LENGTH_LIMIT).answer is None

@@ -1,0 +1,63 @@
+"""The `workflow-r1` command."""
+
+import sys
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help="Train and use policies that build workflows.")
+world_app = typer.Typer(no_args_is_help=True, help="The embedded world: a simulated operator LLM that knows it.")
+app.add_typer(world_app, name="world")
+
+_PASS_THROUGH = {"allow_extra_args": True, "ignore_unknown_options": True}
+
+
+@app.command(context_settings=_PASS_THROUGH)
+def train(
+    context: typer.Context,
+    recipe: Annotated[
+        str | None, typer.Option(help="A configuration in verl/trainer/config; by default what fits the machine.")
+    ] = None,
+) -> None:
+    """Train a policy. Arguments are Hydra overrides, such as trainer.total_training_steps=100."""
+    from workflow_r1.launch.recipe import LaunchError
+    from workflow_r1.launch.train import train as run
+
+    try:
+        sys.exit(run(context.args, recipe))
+    except LaunchError as error:
+        _fail(str(error))
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+@world_app.command()
+def serve(
+    seed: Annotated[int, typer.Option(help="Which world.")] = 1,
+    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="The port; 0 takes a free one.")] = 8000,
+    api_key: Annotated[
+        str | None, typer.Option(envvar="OPERATOR_API_KEY", help="Ask for this key; none asks for no key.")
+    ] = None,
+    latency: Annotated[float, typer.Option(help="Seconds that each reply takes.")] = 0.0,
+) -> None:
+    """Serve the simulated operator LLM behind the OpenAI chat-completions API until Ctrl-C."""
+    from workflow_r1.world.server import SimulatedEndpoint
+    from workflow_r1.world.server import serve as run
+    from workflow_r1.world.simulated_llm import MODEL_NAME, SimulatedLLM
+    from workflow_r1.world.world import World
+
+    endpoint = SimulatedEndpoint(SimulatedLLM(World.build(seed)), api_key=api_key, latency=latency)
+    try:
+        run(endpoint, host=host, port=port, announce=lambda url: typer.echo(f"{MODEL_NAME} (a simulation) at {url}"))
+    except OSError as error:
+        _fail(error.strerror or str(error))
+
+
+def _fail(message: str) -> None:
+    typer.secho(f"error: {message}", err=True, fg=typer.colors.RED)
+    sys.exit(1)
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,59 @@
+"""The `workflow_r1` section of the training configuration, typed."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from workflow_r1.operators import OperatorSettings
+from workflow_r1.reward import RewardWeights
+
+
+class ConfigError(ValueError):
+    """A setting that cannot work; the message says which one and what to do."""
+
+
+class WorkflowConfig(BaseModel):
+    """What verl's own configuration has no place for.
+
+    Attributes:
+        operators: overrides of the OPERATOR_* environment variables, by `OperatorSettings` field name.
+        operator_names: the operators of this run; None is every built-in one.
+        operator_modules: Python modules that declare more operators.
+        max_calls: operator calls in one trajectory.
+        max_malformed_turns: malformed turns that get a warning before the next one ends the trajectory.
+        keep_failed: train on trajectories in which the endpoint could not serve a call.
+        reward: what each outcome is worth.
+        trajectory_dir: where trajectories are written, one JSONL file a step; None writes none.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    operators: dict[str, Any] = {}
+    operator_names: list[str] | None = None
+    operator_modules: list[str] = []
+    max_calls: int = Field(default=20, ge=1)
+    max_malformed_turns: int = Field(default=2, ge=0)
+    keep_failed: bool = False
+    reward: RewardWeights = RewardWeights()
+    trajectory_dir: Path | None = None
+
+    @classmethod
+    def parse(cls, section: Mapping[str, Any] | None) -> "WorkflowConfig":
+        """The typed form of a `workflow_r1` section; a missing one is all defaults.
+
+        Raises:
+            ConfigError: naming every setting that does not fit.
+        """
+        try:
+            return cls.model_validate(dict(section or {}))
+        except ValidationError as error:
+            faults = "; ".join(
+                f"workflow_r1.{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors()
+            )
+            raise ConfigError(f"The workflow_r1 section of the configuration does not fit: {faults}.") from None
+
+    def operator_settings(self, environ: Mapping[str, str]) -> OperatorSettings:
+        """The endpoint: OPERATOR_* of `environ`, with this section's values on top."""
+        return OperatorSettings.from_env(environ, **{key: value for key, value in self.operators.items() if value})

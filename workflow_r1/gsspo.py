@@ -1,0 +1,251 @@
+"""GSsPO, group sub-sequence policy optimisation: one importance ratio for each turn of a response.
+
+The policy writes a response in turns, and observations it did not write stand between them. PPO compares the new
+policy with the old one token by token, GSPO over the whole response; here each turn, a sub-sequence τ, is compared
+and clipped as one unit, because a turn is what the policy decides as a whole:
+
+    s_k  =  exp( 1/|τ_k| · Σ_{t∈τ_k} [log π_θ(y_t) − log π_old(y_t)] )
+    J    =  mean over responses i of   mean over the K_i sub-sequences k of response i of
+            min( s_k · Â ,  clip(s_k, 1 − ε_low, 1 + ε_high) · Â )
+
+so that a long turn weighs no more than a short one, and a response of many turns no more than one of few. With one
+sub-sequence a response this is GSPO, with one token a sub-sequence it is PPO's ratio and clip.
+
+A sub-sequence is a maximal run of ones in the response mask, so nothing but the mask is needed to find it. Shapes:
+B responses padded to T tokens, of which N are valid (mask one) and form S sub-sequences. Everything is computed on the
+N valid tokens alone: whatever stands at a masked position, NaN included, is never read.
+
+Sources: Workflow-R1 (arXiv 2602.01202); GSPO, whose per-token form is used (arXiv 2507.18071); AT²PO, prior work on
+ratios and clipping by turn (arXiv 2601.04767).
+"""
+
+from collections.abc import Hashable, Iterable
+from dataclasses import dataclass
+
+import torch
+
+WEIGHTINGS = ("uniform", "token")
+MAX_LOG_RATIO = 10.0  # keeps exp() finite; the same bound as verl's gspo, so that the two stay comparable
+
+
+@dataclass(frozen=True)
+class Subsequences:
+    """The maximal runs of ones in a response mask, in row-major order.
+
+    Attributes:
+        mask: (B, T) bool.
+        positions: (N,) int64, where the valid tokens stand in the flattened mask.
+        of_token: (N,) int32, the number of the sub-sequence that each valid token belongs to.
+        response: (S,) int64, the response that each sub-sequence belongs to.
+        lengths: (S,) int64, tokens in each sub-sequence.
+    """
+
+    mask: torch.Tensor
+    positions: torch.Tensor
+    of_token: torch.Tensor
+    response: torch.Tensor
+    lengths: torch.Tensor
+
+    @property
+    def num_responses(self) -> int:
+        """How many responses have a sub-sequence at all."""
+        return int(self.mask.any(dim=1).sum())
+
+    def tokens(self, values: torch.Tensor) -> torch.Tensor:
+        """(B, T) -> (N,): the valid positions; the gradient of all others is exactly zero."""
+        return values.flatten().index_select(0, self.positions)
+
+    def mean(self, values: torch.Tensor) -> torch.Tensor:
+        """(N,) -> (S,): the mean over the tokens of each sub-sequence."""
+        return values.new_zeros(len(self.lengths)).index_add(0, self.of_token, values) / self.lengths
+
+    def spread(self, values: torch.Tensor) -> torch.Tensor:
+        """(S,) -> (N,): to each token the value of its sub-sequence."""
+        return values.index_select(0, self.of_token)
+
+    def token_weights(self, weighting: str, dtype: torch.dtype) -> torch.Tensor:
+        """(S,): what each token of a sub-sequence weighs inside its response, where the weights sum to one.
+
+        `uniform`: 1/(K_i·|τ_k|), so that all sub-sequences of a response weigh the same; `token`: 1/Σ_k |τ_k|, so
+        that all its tokens do.
+        """
+        check_weighting(weighting)
+        per_response = self.mask.sum(dim=1) if weighting == "token" else self.response.bincount(minlength=1)
+        divisor = per_response[self.response] * (1 if weighting == "token" else self.lengths)
+        return divisor.to(dtype).reciprocal()
+
+
+def check_weighting(weighting: str) -> None:
+    """Raise ValueError unless `weighting` is one that is known."""
+    if weighting not in WEIGHTINGS:
+        raise ValueError(f"Sub-sequences are weighted by one of {', '.join(WEIGHTINGS)}, not by {weighting!r}.")
+
+
+def find_subsequences(response_mask: torch.Tensor) -> Subsequences:
+    """Segment a (B, T) mask of zeros and ones, of any dtype, into its maximal runs of ones."""
+    mask = response_mask.bool()
+    starts = _starts(mask)
+    positions = mask.flatten().nonzero()[:, 0]
+    of_token = starts.flatten().index_select(0, positions).cumsum(0, dtype=torch.int32) - 1
+    response = starts.nonzero()[:, 0]
+    return Subsequences(mask, positions, of_token, response, of_token.bincount(minlength=len(response)))
+
+
+def _starts(mask: torch.Tensor) -> torch.Tensor:
+    """(B, T) bool -> (B, T) bool: where a run of ones begins."""
+    starts = mask.clone()
+    starts[:, 1:] &= ~mask[:, :-1]
+    return starts
+
+
+@dataclass(frozen=True)
+class GSsPOLoss:
+    """The loss of a batch and what is worth logging about it; only `loss` carries a gradient.
+
+    Attributes:
+        loss: scalar, to be minimised.
+        subsequences: the segments that all (S,) tensors here refer to.
+        ratio: (S,), the importance ratio s_k.
+        clipped_low: (S,) bool, s_k < 1 − ε_low and a negative (mean) advantage: the clip leaves no gradient.
+        clipped_high: (S,) bool, s_k > 1 + ε_high and a positive (mean) advantage: likewise.
+        approx_kl: scalar, the mean of log π_old − log π_θ over the valid tokens.
+    """
+
+    loss: torch.Tensor
+    subsequences: Subsequences
+    ratio: torch.Tensor
+    clipped_low: torch.Tensor
+    clipped_high: torch.Tensor
+    approx_kl: torch.Tensor
+
+
+def gsspo_loss(
+    log_prob: torch.Tensor,
+    old_log_prob: torch.Tensor,
+    advantages: torch.Tensor,
+    response_mask: torch.Tensor,
+    *,
+    clip_low: float,
+    clip_high: float,
+    weighting: str = "uniform",
+    rollout_is_weights: torch.Tensor | None = None,
+    num_responses: float | None = None,
+) -> GSsPOLoss:
+    """The clipped sub-sequence objective, negated.
+
+    Each token carries its sub-sequence's ratio as a value and its own log-probability's gradient,
+
+        s_{k,t} = sg[s_k] · π_θ(y_t) / sg[π_θ(y_t)]          (sg: no gradient; GSPO, section 4.3)
+
+    which for one advantage a sub-sequence has the value and the gradient of the formula at the top of this file, and
+    also allows advantages that differ from token to token.
+
+    Args:
+        log_prob: (B, T) log π_θ; half precision is raised to float32.
+        old_log_prob: (B, T) log π_old.
+        advantages: (B, T).
+        response_mask: (B, T), one where the policy wrote the token.
+        clip_low, clip_high: ε_low and ε_high.
+        weighting: what sub-sequences weigh inside a response, see `Subsequences.weights`.
+        rollout_is_weights: (B, T) factors on the token losses that correct for a rollout policy other than π_old.
+        num_responses: the number of responses the mean is over where this batch is only a part of it; by default
+            the responses here that are not empty.
+
+    Raises:
+        ValueError: shapes differ, or an unknown weighting.
+    """
+    shapes = {tuple(x.shape) for x in (log_prob, old_log_prob, advantages, response_mask)}
+    if len(shapes) > 1 or log_prob.dim() != 2:
+        raise ValueError(f"Log-probs, advantages and mask need one common shape (B, T); got {sorted(shapes)}.")
+
+    runs = find_subsequences(response_mask)
+    dtype = torch.promote_types(log_prob.dtype, torch.float32)
+    new, old, advantage = (runs.tokens(x).to(dtype) for x in (log_prob, old_log_prob, advantages))
+
+    token_log_ratio = new.detach() - old
+    log_ratio = runs.mean(token_log_ratio)
+    token_ratio = (new - new.detach() + runs.spread(log_ratio)).clamp(max=MAX_LOG_RATIO).exp()
+    token_loss = torch.maximum(-advantage * token_ratio, -advantage * token_ratio.clamp(1 - clip_low, 1 + clip_high))
+    if rollout_is_weights is not None:
+        token_loss = token_loss * runs.tokens(rollout_is_weights)
+
+    if num_responses is None:
+        num_responses = max(runs.num_responses, 1)
+    loss = (token_loss * runs.spread(runs.token_weights(weighting, dtype))).sum() / num_responses
+
+    ratio, advantage = log_ratio.clamp(max=MAX_LOG_RATIO).exp(), runs.mean(advantage)
+    return GSsPOLoss(
+        loss=loss,
+        subsequences=runs,
+        ratio=ratio,
+        clipped_low=(ratio < 1 - clip_low) & (advantage < 0),
+        clipped_high=(ratio > 1 + clip_high) & (advantage > 0),
+        approx_kl=-token_log_ratio.sum() / max(len(token_log_ratio), 1),
+    )
+
+
+@torch.no_grad()
+def group_relative_advantages(
+    token_level_rewards: torch.Tensor,
+    response_mask: torch.Tensor,
+    groups: Iterable[Hashable],
+    *,
+    normalise_by_std: bool = True,
+    turn_rewards: bool = False,
+    epsilon: float = 1e-6,
+) -> torch.Tensor:
+    """How much better each response did than the other responses to its prompt.
+
+    The outcome, a response's summed reward, is centred on the group's mean and divided by its standard deviation, as
+    in GRPO (arXiv 2402.03300); a group of one keeps its reward. A response with nothing left in its mask is not
+    trained on: it is no part of its group's statistics and gets 0.
+
+    With `turn_rewards`, only the reward from a response's last sub-sequence onwards is the outcome. The reward on an
+    earlier sub-sequence, or on the observation after it, belongs to that turn: it is normalised in the same way over
+    all such turns of the group, those without reward included, and added to the advantage of that turn's tokens.
+    This is the intermediate-reward term of MT-GRPO (arXiv 2505.11821), without regard to a turn's number.
+
+    Args:
+        token_level_rewards: (B, T).
+        response_mask: (B, T), one where the policy wrote the token.
+        groups: B labels, the same for all responses to one prompt.
+        normalise_by_std: divide by the (unbiased) standard deviation plus `epsilon`.
+
+    Returns:
+        (B, T) advantages, constant over a sub-sequence and zero where the mask is.
+    """
+    mask = response_mask.bool()
+    trained = mask.any(dim=1)
+    numbers: dict[Hashable, int] = {}
+    group = torch.tensor([numbers.setdefault(g, len(numbers)) for g in groups], dtype=torch.int64, device=mask.device)
+
+    # The turn that each position belongs to: a turn reaches to where the next one starts, the first from position 0.
+    turn = (_starts(mask).cumsum(dim=1) - 1).clamp(min=0) if turn_rewards else torch.zeros_like(mask, dtype=torch.int64)
+    last = turn[:, -1:]
+
+    outcome = token_level_rewards.where(turn == last, 0).sum(dim=-1)
+    advantage = torch.zeros_like(outcome)
+    advantage[trained] = _normalise(outcome[trained], group[trained], normalise_by_std, epsilon)
+    advantages = advantage[:, None].expand_as(token_level_rewards)
+
+    if turn_rewards and (num_turns := int(last.max()) + 1) > 1:
+        rewards = token_level_rewards.new_zeros(len(mask), num_turns).scatter_add(1, turn, token_level_rewards)
+        before_last = torch.arange(num_turns, device=mask.device) < last
+        turn_advantage = torch.zeros_like(rewards)
+        turn_advantage[before_last] = _normalise(
+            rewards[before_last], group[:, None].expand_as(rewards)[before_last], normalise_by_std, epsilon
+        )
+        advantages = advantages + turn_advantage.gather(1, turn)
+    return advantages.where(mask, 0)
+
+
+def _normalise(values: torch.Tensor, group: torch.Tensor, by_std: bool, epsilon: float) -> torch.Tensor:
+    """Centre (M,) values on the mean of their group, and scale them by its standard deviation."""
+    normalised = values.clone()
+    for members in group.argsort(stable=True).split(group.bincount().tolist()):
+        alone = len(members) < 2
+        mean, std = (0.0, 1.0) if alone else (values[members].mean(), values[members].std())
+        normalised[members] -= mean
+        if by_std:
+            normalised[members] /= std + epsilon
+    return normalised

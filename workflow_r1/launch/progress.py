@@ -1,0 +1,96 @@
+"""A short line per training step, read from verl's metrics file as it grows."""
+
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+from rich.console import Console
+
+_PHASES = (  # the newest of these in verl's log says what a long start is busy with
+    ("ray init kwargs", "starting Ray"),
+    ("TaskRunnerV1", "loading the trainer"),
+    ("FSDP", "placing the policy"),
+    ("vLLMHttpServer", "starting vLLM"),
+    ("Creating file logger", "first validation: vLLM compiles its sampler"),
+)
+_POLL_SECONDS = 0.5
+
+
+class MetricsTail:
+    """Reads the complete lines that a JSONL metrics file gains."""
+
+    def __init__(self, path: Path):
+        self._path = path
+        self._position = 0
+
+    def new_records(self) -> Iterator[tuple[int, dict[str, float]]]:
+        """`(step, metrics)` of every line written since the last call."""
+        if not self._path.exists():
+            return
+        with self._path.open("rb") as file:
+            file.seek(self._position)
+            for line in file:
+                if not line.endswith(b"\n"):
+                    return
+                self._position += len(line)
+                record = json.loads(line)
+                yield record["step"], record["data"]
+
+
+def follow(
+    console: Console, metrics: Path, log: Path, total_steps: int, running: Callable[[], bool]
+) -> list[tuple[int, dict[str, float]]]:
+    """Print progress until `running` says no; returns the records of this run."""
+    tail, records = MetricsTail(metrics), []
+    started = time.monotonic()
+    with console.status("starting") as status:
+        alive = True
+        while alive:
+            alive = running()
+            for step, data in tail.new_records():
+                records.append((step, data))
+                for line in describe(step, total_steps, data):
+                    console.print(line, highlight=False)
+            minutes, seconds = divmod(int(time.monotonic() - started), 60)
+            phase = _phase(log) if not records else "training"
+            status.update(f"{phase} ({minutes}:{seconds:02d})")
+            if alive:
+                time.sleep(_POLL_SECONDS)
+    return records
+
+
+def describe(step: int, total_steps: int, data: Mapping[str, float]) -> Iterator[str]:
+    """The lines for one record of metrics: the step, and the validation where there was one."""
+    if "actor/pg_loss" in data:
+        parts = [
+            ("reward", data.get("critic/score/mean"), "{:+.2f}"),
+            ("EM", data.get("workflow/acc"), "{:.2f}"),
+            ("calls", data.get("workflow/calls/mean"), "{:.1f}"),
+            ("malformed", data.get("workflow/malformed"), "{:.0%}"),
+            ("clipped", data.get("actor/pg_clipfrac"), "{:.1%}"),
+            ("kl", data.get("actor/ppo_kl"), "{:+.4f}"),
+            ("", data.get("timing_s/step"), "{:.1f} s"),
+        ]
+        shown = "  ".join(f"{name} {form.format(value)}".strip() for name, value, form in parts if value is not None)
+        yield f"step {step:>3}/{total_steps}  {shown}"
+    if scores := validation_scores(data):
+        shown = "  ".join(f"{source} {score:.2f}" for source, score in sorted(scores.items()))
+        yield f"validation at step {step}: EM {shown}"
+
+
+def validation_scores(data: Mapping[str, float]) -> dict[str, float]:
+    """Validation EM by data source, from verl's `val-core/<source>/acc/mean@n`."""
+    return {
+        key.split("/")[1]: value
+        for key, value in data.items()
+        if key.startswith("val-core/") and key.split("/")[2] == "acc" and key.split("/")[3].startswith("mean@")
+    }
+
+
+def _phase(log: Path) -> str:
+    try:
+        text = log.read_text(errors="replace")
+    except FileNotFoundError:
+        return "starting"
+    return next((phase for mark, phase in reversed(_PHASES) if mark in text), "starting")

@@ -1,0 +1,50 @@
+"""The recipe of a run: a Hydra configuration from this project's overlay over verl's own tree."""
+
+import importlib.util
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from hydra import compose, initialize_config_dir
+from hydra.errors import HydraException
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+CONFIG_DIR = Path(__file__).resolve().parents[2] / "verl" / "trainer" / "config"
+REFERENCE, EMBEDDED = "workflow_r1", "workflow_r1_embedded"
+
+
+class LaunchError(Exception):
+    """Why a run cannot start or go on: one sentence that says what to do."""
+
+
+def compose_recipe(name: str, overrides: Sequence[str]) -> DictConfig:
+    """Compose a recipe as verl's trainer will.
+
+    Args:
+        name: a configuration in `CONFIG_DIR`, without its ending.
+        overrides: Hydra overrides, `key=value`.
+
+    Raises:
+        LaunchError: an override that is malformed or names an unknown key.
+    """
+    package = importlib.util.find_spec("verl")
+    if package is None or not package.submodule_search_locations:
+        raise LaunchError("verl is not installed in this Python: start with train.sh, which installs it.")
+    search_path = f"hydra.searchpath=[file://{package.submodule_search_locations[0]}/trainer/config]"
+    try:
+        with initialize_config_dir(str(CONFIG_DIR), version_base=None):
+            return compose(name, overrides=[search_path, *overrides])
+    except (HydraException, OmegaConfBaseException) as error:
+        raise LaunchError(_explain(str(error), overrides)) from None
+
+
+def _explain(message: str, overrides: Sequence[str]) -> str:
+    if unknown := re.search(r"Could not override '([^']+)'", message):
+        key = unknown[1]
+        return (
+            f"Unknown setting {key!r}: check its spelling against verl/trainer/config, "
+            f"or write +{key}=... to add a key that verl's tree does not have."
+        )
+    first_line = message.strip().splitlines()[0]
+    return f"The overrides {' '.join(overrides)!r} are not a Hydra configuration: {first_line}"

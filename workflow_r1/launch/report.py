@@ -1,0 +1,121 @@
+"""What a run shows at its end: before and after in a table, the reward curve as a picture, one trajectory to read."""
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from statistics import fmean
+
+import matplotlib
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from workflow_r1.launch.progress import validation_scores
+from workflow_r1.trajectory import Trajectory, read_jsonl
+
+_COLUMNS = (("EM", "acc"), ("F1", "f1"), ("calls", "calls"), ("malformed", "malformed"))
+
+
+def read_metrics(folder: Path) -> dict[int, dict[str, float]]:
+    """Metrics by step from every `metrics*.jsonl` of a run; a resumed run has one file for each start."""
+    merged: dict[int, dict[str, float]] = defaultdict(dict)
+    for path in sorted(folder.glob("metrics*.jsonl")):
+        for line in path.read_text().splitlines():
+            record = json.loads(line)
+            merged[record["step"]].update(record["data"])
+    return dict(sorted(merged.items()))
+
+
+def summarise(trajectories: Iterable[Trajectory]) -> dict[str, dict[str, float]]:
+    """Means of the reward's parts by data source, and over `all`."""
+    by_source: dict[str, list[Mapping[str, float]]] = defaultdict(list)
+    for trajectory in trajectories:
+        by_source[trajectory.data_source].append(trajectory.reward)
+        by_source["all"].append(trajectory.reward)
+    return {
+        source: {name: fmean(reward[name] for reward in rewards) for _, name in _COLUMNS}
+        for source, rewards in sorted(by_source.items(), key=lambda item: (item[0] == "all", item[0]))
+    }
+
+
+def validation_steps(trajectory_dir: Path) -> list[int]:
+    """The steps whose validation trajectories were kept."""
+    return sorted(int(path.stem) for path in (trajectory_dir / "val").glob("*.jsonl"))
+
+
+def before_and_after(trajectory_dir: Path) -> Table | None:
+    """The first validation against the last, by data source; None if there are not two."""
+    steps = validation_steps(trajectory_dir)
+    if len(steps) < 2:
+        return None
+    first, last = (summarise(read_jsonl(trajectory_dir / "val" / f"{step}.jsonl")) for step in (steps[0], steps[-1]))
+    table = Table(title=f"Validation at step {steps[0]} and at step {steps[-1]}", title_justify="left")
+    table.add_column("questions")
+    for name, _ in _COLUMNS:
+        table.add_column(f"{name} before", justify="right")
+        table.add_column("after", justify="right")
+    for source in last:
+        cells = [f"{scores[source][key]:.2f}" for _, key in _COLUMNS for scores in (first, last)]
+        table.add_row(source, *cells)
+    return table
+
+
+def draw_curve(metrics: Mapping[int, Mapping[str, float]], path: Path) -> None:
+    """Training reward by step, and validation EM by data source, as a PNG."""
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    rewards = {step: data["critic/score/mean"] for step, data in metrics.items() if "critic/score/mean" in data}
+    sources = sorted({source for data in metrics.values() for source in validation_scores(data)})
+    figure, axes = pyplot.subplots(figsize=(7, 4), layout="constrained")
+    axes.plot(list(rewards), list(rewards.values()), color="0.6", label="training reward (batch mean)")
+    for source in sources:
+        points = {step: scores[source] for step, data in metrics.items() if source in (scores := validation_scores(data))}
+        axes.plot(list(points), list(points.values()), marker="o", label=f"validation EM, {source}")
+    axes.set_xlabel("training step")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    figure.savefig(path, dpi=150)
+    pyplot.close(figure)
+
+
+def example(trajectory_dir: Path) -> Trajectory | None:
+    """A right answer from the last validation, the one with the most calls: it shows the most."""
+    steps = validation_steps(trajectory_dir)
+    if not steps:
+        return None
+    trajectories = read_jsonl(trajectory_dir / "val" / f"{steps[-1]}.jsonl")
+    return max(trajectories, key=lambda t: (t.reward.get("acc", 0.0), len(t.calls)), default=None)
+
+
+def print_trajectory(console: Console, trajectory: Trajectory) -> None:
+    """One trajectory in readable form."""
+    console.print(f"[bold]Question[/bold] {escape(trajectory.question)}", highlight=False)
+    for number, turn in enumerate(trajectory.turns, start=1):
+        console.print(f"  [dim]{number} think[/dim]  {escape(turn.think)}", highlight=False)
+        for call in turn.calls:
+            console.print(f"    [cyan]{escape(call.operator)}[/cyan] {escape(call.input)}", highlight=False)
+            console.print(f"    [dim]→[/dim] {escape(call.output)}", highlight=False)
+        if turn.error:
+            console.print(f"    [red]malformed[/red] {escape(turn.error)}", highlight=False)
+        if turn.answer is not None:
+            console.print(f"  [bold]answer[/bold]   {escape(turn.answer)}", highlight=False)
+    if trajectory.answer is None:
+        console.print(f"  no answer: {trajectory.ended_by.value.replace('_', ' ')}", highlight=False)
+    if trajectory.golds:
+        console.print(f"  [dim]gold     {escape(' | '.join(trajectory.golds))}[/dim]", highlight=False)
+
+
+def print_report(console: Console, output_dir: Path, trajectory_dir: Path) -> None:
+    """Everything above, and where to find what the run left."""
+    curve = output_dir / "reward_curve.png"
+    draw_curve(read_metrics(output_dir), curve)
+    if (table := before_and_after(trajectory_dir)) is not None:
+        console.print(table)
+    if (trajectory := example(trajectory_dir)) is not None:
+        print_trajectory(console, trajectory)
+    checkpoints = sorted(output_dir.glob("global_step_*"), key=lambda path: int(path.name.rsplit("_", 1)[1]))
+    console.print(f"checkpoint    {checkpoints[-1] / 'actor' if checkpoints else 'none saved'}", highlight=False)
+    console.print(f"trajectories  {trajectory_dir}", highlight=False)
+    console.print(f"curve         {curve}", highlight=False)

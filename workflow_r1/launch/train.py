@@ -1,0 +1,136 @@
+"""`workflow-r1 train`: check everything, start verl's trainer, show progress, report."""
+
+import os
+import re
+import signal
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from itertools import count
+from pathlib import Path
+
+import torch
+from omegaconf import DictConfig
+from rich.console import Console
+
+from workflow_r1.launch import preflight
+from workflow_r1.launch.embedded import cache_dir, embedded_world
+from workflow_r1.launch.progress import follow
+from workflow_r1.launch.recipe import EMBEDDED, REFERENCE, LaunchError, compose_recipe
+from workflow_r1.launch.report import print_report
+from workflow_r1.launch.trainer import TrainerProcess
+from workflow_r1.verl_plugin.cpu.environment import cpu_environment
+
+_KEY_OVERRIDE = re.compile(r"\+?workflow_r1\.operators\.api_key=(?P<key>.*)", re.DOTALL)
+
+
+def train(overrides: Sequence[str], recipe: str | None = None) -> int:
+    """Run a training recipe to its end and print the report.
+
+    Args:
+        overrides: Hydra overrides.
+        recipe: a configuration's name; by default the reference recipe where torch sees a GPU, else the embedded one.
+
+    Returns:
+        0, or the trainer's exit code.
+
+    Raises:
+        LaunchError: the run cannot start.
+    """
+    console = Console()
+    cpu = not torch.cuda.is_available()
+    recipe = recipe or (EMBEDDED if cpu else REFERENCE)
+    preflight.check_machine(cpu)
+    overrides = _take_key_out(overrides)
+    config = compose_recipe(recipe, overrides)
+    output_dir = Path(config.trainer.default_local_dir).resolve()
+    output_dir.mkdir(parents=True, exist_ok=True)
+
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))  # the same orderly end
+    with ExitStack() as stack:
+        if recipe == EMBEDDED:
+            console.print(
+                "No GPU: the embedded run. verl, Ray, FSDP, vLLM and HTTP are real; the world, its operator LLM "
+                "and the million-parameter policy are small stand-ins.",
+                highlight=False,
+            )
+            world = stack.enter_context(embedded_world(config, output_dir))
+            os.environ.update(world.environ)
+            overrides = [*overrides, *world.overrides]
+        overrides = [*overrides, f"trainer.default_local_dir={output_dir}"]
+        config = compose_recipe(recipe, overrides)
+        environ = _environment(config, cpu, output_dir)
+        with console.status("checking the configuration"):
+            _check(config, environ)
+        return _run(console, recipe, overrides, config, environ, output_dir)
+
+
+def _take_key_out(overrides: Sequence[str]) -> list[str]:
+    """Move an operator key from the overrides into the environment: verl prints its configuration, and `ps` shows it."""
+    kept = []
+    for override in overrides:
+        if match := _KEY_OVERRIDE.fullmatch(override):
+            os.environ["OPERATOR_API_KEY"] = match["key"]
+        else:
+            kept.append(override)
+    return kept
+
+
+def _environment(config: DictConfig, cpu: bool, output_dir: Path) -> Mapping[str, str]:
+    metrics = next(path for i in count(1) if not (path := output_dir / f"metrics-{i:03d}.jsonl").exists())
+    environ = {**os.environ, "VERL_FILE_LOGGER_PATH": str(metrics)}
+    return cpu_environment(cache_dir(), environ) if cpu else environ
+
+
+def _check(config: DictConfig, environ: Mapping[str, str]) -> None:
+    preflight.check_data(config)
+    preflight.check_model(config.actor_rollout_ref.model.path)
+    preflight.check_operators(config)
+    preflight.check_plugin(environ)
+
+
+def _run(
+    console: Console,
+    recipe: str,
+    overrides: Sequence[str],
+    config: DictConfig,
+    environ: Mapping[str, str],
+    output_dir: Path,
+) -> int:
+    total_steps, done = config.trainer.total_training_steps, last_checkpoint(output_dir)
+    log, trajectory_dir = output_dir / "train.log", Path(config.trainer.v1.sampler.sampler_kwargs.trajectory_dir)
+    if total_steps and done >= total_steps:
+        console.print(f"{output_dir} holds a finished run of {done} steps: raise trainer.total_training_steps to go on.")
+        print_report(console, output_dir, trajectory_dir)
+        return 0
+    if done:
+        console.print(f"Resuming from step {done} of {output_dir}.", highlight=False)
+    console.print(f"verl's log goes to {log}", highlight=False)
+    log_start = log.stat().st_size if log.exists() else 0
+    trainer = TrainerProcess(recipe, overrides, environ, log)
+    try:
+        follow(console, Path(environ["VERL_FILE_LOGGER_PATH"]), log, total_steps, lambda: trainer.running)
+    except KeyboardInterrupt:
+        console.print(f"Interrupted: stopping. The same command resumes from step {last_checkpoint(output_dir)}.")
+        return 130
+    finally:
+        with console.status("stopping the trainer and its servers"):
+            trainer.stop()
+    if trainer.exit_code:
+        raise LaunchError(f"Training failed: {last_error(log, log_start)} The whole log is in {log}.")
+    print_report(console, output_dir, trajectory_dir)
+    return 0
+
+
+def last_checkpoint(output_dir: Path) -> int:
+    """The step of the newest complete checkpoint, 0 if there is none; verl writes this file last."""
+    marker = output_dir / "latest_checkpointed_iteration.txt"
+    return int(marker.read_text()) if marker.exists() else 0
+
+
+def last_error(log: Path, start: int = 0) -> str:
+    """The last line of a log that names an exception, which in a Ray traceback is the cause."""
+    with log.open("rb") as file:
+        file.seek(start)
+        lines = file.read().decode(errors="replace").splitlines()
+    errors = [line for line in lines if re.match(r"^(\S*\.)?\w*(Error|Exception)(\(.*\))?: ", line)]
+    return errors[-1].strip() if errors else "the trainer stopped without saying why."

@@ -1,0 +1,38 @@
+"""What can go wrong with the operators, apart from the policy's own mistakes."""
+
+
+class OperatorConfigError(Exception):
+    """The operators are set up wrongly; the message is one sentence that says what to do.
+
+    Not a `ValueError`, so that pydantic hands it to the user as it stands.
+    """
+
+
+class OperatorEndpointError(Exception):
+    """The endpoint could not serve a request; the message is one sentence without the key.
+
+    Attributes:
+        retryable: the same request may succeed later.
+        outage: a sign that the endpoint as a whole is down, not only this request.
+        retry_after: seconds that the endpoint asked to be left alone, or None.
+        status: the HTTP status, or None where there was no response.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        retryable: bool = False,
+        outage: bool = False,
+        retry_after: float | None = None,
+        status: int | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.retryable = retryable
+        self.outage = outage
+        self.retry_after = retry_after
+        self.status = status
+
+
+class OperatorInputError(Exception):
+    """What the policy wrote does not fit the operator; the message tells the policy what to write."""

@@ -1,0 +1,50 @@
+"""Operators by name: the built-in ones and a user's own."""
+
+import importlib
+from collections.abc import Sequence
+
+from pydantic import ValidationError
+
+from workflow_r1.operators.builtin import BUILTIN_OPERATORS, WARNING_OP
+from workflow_r1.operators.errors import OperatorConfigError
+from workflow_r1.operators.spec import OperatorSpec
+
+
+def select_operators(names: Sequence[str] | None, modules: Sequence[str] = ()) -> dict[str, OperatorSpec]:
+    """The declarations of the named operators, in that order.
+
+    Args:
+        names: None for all that there are.
+        modules: importable modules; each `OperatorSpec` at their top level is an operator, and
+            replaces an earlier one of the same name.
+
+    Raises:
+        OperatorConfigError: a module cannot be imported or declares none; a name is unknown or none is given.
+    """
+    known = {spec.name: spec for spec in BUILTIN_OPERATORS}
+    for module in modules:
+        known |= _declared_in(module)
+    if names is None:
+        return known
+    if not names:
+        raise OperatorConfigError(f"No operator is on offer: name at least one of {', '.join(known)}.")
+    if unknown := [name for name in names if name not in known]:
+        raise OperatorConfigError(f"There is no operator named {unknown[0]!r}: choose from {', '.join(known)}.")
+    return {name: known[name] for name in names}
+
+
+def _declared_in(module: str) -> dict[str, OperatorSpec]:
+    try:
+        content = vars(importlib.import_module(module))
+    except ImportError as error:
+        raise OperatorConfigError(f"The operator module {module!r} cannot be imported: {error}.") from error
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(map(str, first["loc"])) or "declaration"
+        raise OperatorConfigError(f"An operator in module {module!r} is wrong: {where}: {first['msg']}.") from error
+    specs = {spec.name: spec for spec in content.values() if isinstance(spec, OperatorSpec)}
+    if not specs:
+        raise OperatorConfigError(f"The operator module {module!r} declares no OperatorSpec at its top level.")
+    if WARNING_OP in specs:
+        raise OperatorConfigError(f"The operator module {module!r} cannot declare {WARNING_OP}: the name is taken.")
+    return specs

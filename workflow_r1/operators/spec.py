@@ -1,0 +1,188 @@
+"""How an operator is declared: its input, its prompt, and what is read from the reply.
+
+The policy's prompt, the input check and the request are all rendered from the one declaration, so
+they cannot drift apart. An operator of one's own is an `OperatorSpec` in a module:
+
+    Translate = OperatorSpec(
+        name="Translate",
+        use_when="a text is in a language other than English",
+        inputs=(InputField(name="text"),),
+        prompt="Translate into English. Write the translation between <result> and </result>.\\n\\n{text}",
+        reply_tag="result",
+    )
+"""
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from string import Formatter, ascii_uppercase
+from typing import Any, Protocol, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from workflow_r1.operators.errors import OperatorInputError
+from workflow_r1.operators.reply import extract_tag, has_tag
+from workflow_r1.protocol import TAGS
+
+Message = dict[str, str]
+Inputs = dict[str, list[str]]
+Accept = Callable[[str], bool]
+T = TypeVar("T")
+
+
+class Ask(Protocol):
+    """Makes one chat completion: what an operator is given to reach the model."""
+
+    async def __call__(self, messages: Sequence[Message], *, sample: int, hint: str, accept: Accept) -> str:
+        """The model's reply to `messages`, asked again with `hint` where `accept` refuses it."""
+        ...
+
+
+class _Declaration(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class InputField(_Declaration):
+    """One field of an operator's input; given more than once where `at_most` allows."""
+
+    name: str = Field(pattern=r"^[a-z]\w*$")
+    at_least: int = Field(default=1, ge=1)
+    at_most: int = Field(default=1, ge=1, le=len(ascii_uppercase))
+
+
+class Sampling(_Declaration):
+    """How the model's reply is sampled."""
+
+    temperature: float = Field(default=0.0, ge=0)
+    max_tokens: int = Field(default=1024, ge=1)
+
+
+class OperatorSpec(_Declaration):
+    """A typed declaration of one operator.
+
+    Attributes:
+        name: what the policy calls it.
+        use_when: one line for the policy's prompt.
+        inputs: one single field is written as plain text, anything else as tagged fields.
+        system: the constant part of the prompt.
+        prompt: the user message; `{field}` stands for an input, repeated ones as a list labelled
+            [A], [B], ... Input text is inserted and never interpreted.
+        reply_tag: the tag in the reply that holds the result; None takes the whole reply.
+        samples: how many replies are sampled, at once and with seeds 0, 1, ...; more than one are
+            joined as `[Answer 1]`, `[Answer 2]`, ...
+    """
+
+    name: str = Field(pattern=r"^[A-Za-z]\w*$")
+    use_when: str
+    inputs: tuple[InputField, ...] = Field(min_length=1)
+    system: str = ""
+    prompt: str
+    reply_tag: str | None = Field(default=None, pattern=r"^[a-z]\w*$")
+    sampling: Sampling = Sampling()
+    samples: int = Field(default=1, ge=1)
+
+    @model_validator(mode="after")
+    def _is_consistent(self) -> "OperatorSpec":
+        names = [field.name for field in self.inputs]
+        if len(set(names)) != len(names):
+            raise ValueError(f"operator {self.name} declares an input twice")
+        if reserved := set(names) & set(TAGS):
+            raise ValueError(f"operator {self.name} cannot have an input named {reserved.pop()}: it is a protocol tag")
+        placeholders = {field for _, field, _, _ in Formatter().parse(self.prompt) if field is not None}
+        if placeholders != set(names):
+            raise ValueError(
+                f"the prompt of operator {self.name} must use exactly its inputs, as {{{'}, {'.join(names)}}}"
+            )
+        return self
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the whole input text is the one field."""
+        return len(self.inputs) == 1 and self.inputs[0].at_most == 1
+
+    @property
+    def input_form(self) -> str:
+        """How the policy writes the input, such as `question` or `<task>...</task><instruction>...</instruction>`."""
+        if self.is_plain:
+            return self.inputs[0].name
+        return "".join(f"<{field.name}>...</{field.name}>" * field.at_least for field in self.inputs)
+
+    def parse(self, text: str) -> Inputs:
+        """The values of each field in the policy's input text.
+
+        Raises:
+            OperatorInputError: a field is missing, empty, or given too often.
+        """
+        tagged = list(_tagged_parts(text, [field.name for field in self.inputs]))
+        if self.is_plain:
+            name, text = self.inputs[0].name, text.strip()
+            is_wrapped = text.startswith(f"<{name}>") and text.endswith(f"</{name}>") and len(tagged) == 1
+            tagged = tagged if is_wrapped else [(name, text)]
+        inputs: Inputs = {
+            field.name: [value for name, value in tagged if name == field.name and value] for field in self.inputs
+        }
+        for field in self.inputs:
+            self._check_count(field, len(inputs[field.name]))
+        return inputs
+
+    def _check_count(self, field: InputField, count: int) -> None:
+        if count < field.at_least:
+            if self.is_plain:
+                raise OperatorInputError(f"{self.name} needs a {field.name} as its input.")
+            wanted = f"<{field.name}>" if field.at_least == 1 else f"{field.at_least} or more <{field.name}>"
+            raise OperatorInputError(f"{self.name} needs {wanted}: its input is written {self.input_form}.")
+        if count > field.at_most:
+            raise OperatorInputError(f"{self.name} takes at most {field.at_most} <{field.name}>.")
+
+    def messages(self, inputs: Inputs) -> list[Message]:
+        """The chat messages of a request for these inputs."""
+        values = {
+            field.name: inputs[field.name][0] if field.at_most == 1 else _labelled(inputs[field.name])
+            for field in self.inputs
+        }
+        messages = [{"role": "system", "content": self.system}] if self.system else []
+        return [*messages, {"role": "user", "content": self.prompt.format(**values)}]
+
+    async def run(self, inputs: Inputs, ask: Ask) -> str:
+        """Do the operator's work and return its result.
+
+        Raises:
+            OperatorEndpointError: the endpoint could not serve it.
+        """
+        messages = self.messages(inputs)
+        results = await gather_settled([self._sample(messages, ask, sample) for sample in range(self.samples)])
+        if self.samples == 1:
+            return results[0]
+        return "\n".join(f"[Answer {number}] {result}" for number, result in enumerate(results, start=1))
+
+    async def _sample(self, messages: Sequence[Message], ask: Ask, sample: int) -> str:
+        tag = self.reply_tag
+        if tag is None:
+            return (await ask(messages, sample=sample, hint="", accept=lambda reply: True)).strip()
+        hint = f"Write your result between <{tag}> and </{tag}>, and nothing after it."
+        reply = await ask(messages, sample=sample, hint=hint, accept=lambda reply: has_tag(reply, tag))
+        return extract_tag(reply, tag)
+
+
+def _tagged_parts(text: str, names: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """The `(name, content)` of each outermost tag among `names`, in order."""
+    openings, position = re.compile(f"<({'|'.join(names)})>"), 0
+    while opening := openings.search(text, position):
+        position = opening.end()
+        end = text.find(f"</{opening[1]}>", position)
+        if end >= 0:
+            yield opening[1], text[position:end].strip()
+            position = end
+
+
+def _labelled(values: Sequence[str]) -> str:
+    return "\n\n".join(f"[{label}]\n{value}" for label, value in zip(ascii_uppercase, values, strict=False))
+
+
+async def gather_settled(work: Sequence[Awaitable[T]]) -> list[T]:
+    """As `asyncio.gather`, but a failure is raised only once all have ended: nothing is left running."""
+    outcomes: list[Any] = await asyncio.gather(*work, return_exceptions=True)
+    for outcome in outcomes:
+        if isinstance(outcome, BaseException):
+            raise outcome
+    return outcomes

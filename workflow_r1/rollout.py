@@ -1,0 +1,150 @@
+"""The multi-turn loop: think, call operators, read, think again, answer.
+
+One loop serves training, evaluation and asking a single question. What differs is the `PolicySession`: where
+the policy's tokens come from, and how an observation enters its context.
+"""
+
+import asyncio
+import time
+from dataclasses import dataclass
+from typing import Protocol
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from workflow_r1.operators import OperatorPool
+from workflow_r1.protocol import OperatorCall, TruncateSide, neutralise, parse_turn, render_observation, truncate
+from workflow_r1.trajectory import CallRecord, EndedBy, Trajectory, Turn
+
+
+class RolloutLimits(BaseModel):
+    """Bounds of one trajectory.
+
+    Attributes:
+        max_turns: turns of the policy; None leaves it to the other bounds.
+        max_calls: operator calls; the policy may still answer after the last one.
+        max_parallel_calls: operator calls in one turn.
+        max_malformed_turns: malformed turns that get a warning; the next one ends the trajectory.
+        max_observation_length: characters of one operator's output that the policy reads.
+        truncate_side: where a longer output is cut.
+        keep_failed: go on after an operator call that the endpoint could not serve, with a one-line notice as
+            observation, instead of ending the trajectory there.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    max_turns: int | None = Field(default=None, ge=1)
+    max_calls: int = Field(default=20, ge=1)
+    max_parallel_calls: int = Field(default=1, ge=1)
+    max_malformed_turns: int = Field(default=2, ge=0)
+    max_observation_length: int = Field(default=4096, ge=1)
+    truncate_side: TruncateSide = "middle"
+    keep_failed: bool = False
+
+
+@dataclass(frozen=True)
+class GeneratedTurn:
+    """What the policy wrote in one turn.
+
+    Attributes:
+        text: the generated text, cut after the stop string.
+        tokens: `(start, end)` in the response tokens.
+        complete: False if the token budget ran out before the turn was over.
+        seconds: wall-clock time of the generation.
+    """
+
+    text: str
+    tokens: tuple[int, int]
+    complete: bool
+    seconds: float
+
+
+class PolicySession(Protocol):
+    """One conversation with a policy."""
+
+    async def take_turn(self, max_calls: int) -> GeneratedTurn:
+        """Generate one turn, stopping at a closed `</answer>` or after `max_calls` closed `</tool>`."""
+        ...
+
+    async def observe(self, observation: str) -> bool:
+        """Append an observation to the context; False, with the context as it was, if there is no room for it."""
+        ...
+
+
+async def rollout(
+    question: str,
+    session: PolicySession,
+    operators: OperatorPool,
+    limits: RolloutLimits,
+    control_tokens: frozenset[str] = frozenset(),
+) -> Trajectory:
+    """Let the policy work on one question until it answers or meets a limit.
+
+    Args:
+        control_tokens: the tokenizer's special tokens, which operator output must not be able to write.
+    """
+    turns: list[Turn] = []
+    ended_by = None
+    while ended_by is None:
+        calls_left = limits.max_calls - sum(len(turn.calls) for turn in turns)
+        max_calls = min(limits.max_parallel_calls, max(calls_left, 1))
+        generated = await session.take_turn(max_calls)
+        parsed = parse_turn(generated.text, max_calls)
+        turn = Turn(
+            text=generated.text,
+            tokens=generated.tokens,
+            think=parsed.think,
+            answer=parsed.answer,
+            error=parsed.error,
+            generate_seconds=generated.seconds,
+        )
+        turns.append(turn)
+
+        if turn.answer is not None:
+            ended_by = EndedBy.ANSWERED
+        elif turn.error is not None:
+            ended_by, observation = await _warn(turns, generated, operators, limits)
+        elif calls_left < len(parsed.calls):
+            ended_by = EndedBy.TURN_LIMIT
+        else:
+            started = time.perf_counter()
+            turn.calls = list(
+                await asyncio.gather(*(_call(call, operators, limits, control_tokens) for call in parsed.calls))
+            )
+            turn.operator_seconds = time.perf_counter() - started
+            observation = render_observation([(call.operator, call.output) for call in turn.calls])
+            if any(call.failed for call in turn.calls) and not limits.keep_failed:
+                ended_by = EndedBy.OPERATOR_FAILURE
+
+        if ended_by is None and len(turns) == limits.max_turns:
+            ended_by = EndedBy.TURN_LIMIT
+        if ended_by is None and not await session.observe(observation):
+            ended_by = EndedBy.LENGTH_LIMIT
+    return Trajectory(question=question, turns=turns, ended_by=ended_by)
+
+
+async def _warn(
+    turns: list[Turn], generated: GeneratedTurn, operators: OperatorPool, limits: RolloutLimits
+) -> tuple[EndedBy | None, str]:
+    """What a malformed turn leads to: the end of the trajectory, or the WarningOp observation."""
+    if not generated.complete:
+        return EndedBy.LENGTH_LIMIT, ""
+    if sum(turn.error is not None for turn in turns) > limits.max_malformed_turns:
+        return EndedBy.MALFORMED, ""
+    warning = await operators.call("WarningOp", turns[-1].error or "")
+    return None, render_observation([("WarningOp", warning.text)])
+
+
+async def _call(
+    call: OperatorCall, operators: OperatorPool, limits: RolloutLimits, control_tokens: frozenset[str]
+) -> CallRecord:
+    result = await operators.call(call.operator, call.input)
+    output = neutralise(truncate(result.text, limits.max_observation_length, limits.truncate_side), control_tokens)
+    return CallRecord(
+        operator=call.operator,
+        input=call.input,
+        output=output,
+        failed=result.failed,
+        seconds=result.seconds,
+        prompt_tokens=result.prompt_tokens,
+        completion_tokens=result.completion_tokens,
+    )

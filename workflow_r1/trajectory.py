@@ -1,0 +1,102 @@
+"""Turn and Trajectory: the one record that rollout, reward, evaluation and reports share."""
+
+from collections.abc import Iterable, Iterator
+from enum import Enum
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+
+class EndedBy(str, Enum):
+    """Why a trajectory ended."""
+
+    ANSWERED = "answered"
+    TURN_LIMIT = "turn_limit"
+    LENGTH_LIMIT = "length_limit"
+    MALFORMED = "malformed"
+    OPERATOR_FAILURE = "operator_failure"
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class CallRecord(_Record):
+    """One operator call and what came of it.
+
+    Attributes:
+        output: the observation text, as the policy read it.
+        failed: the endpoint could not serve the call; the policy is not to blame.
+        seconds: wall-clock time of the call.
+    """
+
+    operator: str
+    input: str
+    output: str
+    failed: bool = False
+    seconds: float = 0.0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+
+class Turn(_Record):
+    """One Think-Action cycle: at most one of `calls`, `answer` and `error` is set.
+
+    None is when the turn asked for calls beyond the question's budget; they were not made.
+
+    Attributes:
+        text: what the policy generated, verbatim.
+        tokens: `(start, end)` of this turn in the response tokens, the sub-sequence of GSsPO.
+        error: what broke the grammar.
+    """
+
+    text: str
+    tokens: tuple[int, int] = (0, 0)
+    think: str = ""
+    calls: list[CallRecord] = []
+    answer: str | None = None
+    error: str | None = None
+    generate_seconds: float = 0.0
+    operator_seconds: float = 0.0
+
+
+class Trajectory(_Record):
+    """One question worked on, from the prompt to how it ended and what it earned.
+
+    Attributes:
+        golds: the gold answers.
+        reward: the reward and its parts, as `workflow_r1.reward.score_trajectory` returns them.
+    """
+
+    question: str
+    turns: list[Turn] = []
+    ended_by: EndedBy
+    data_source: str = ""
+    golds: list[str] = []
+    reward: dict[str, float] = {}
+
+    @property
+    def answer(self) -> str | None:
+        """The answer, from the last turn that the policy itself wrote, or None."""
+        return self.turns[-1].answer if self.turns else None
+
+    @property
+    def calls(self) -> list[CallRecord]:
+        return [call for turn in self.turns for call in turn.calls]
+
+    @property
+    def num_malformed(self) -> int:
+        return sum(turn.error is not None for turn in self.turns)
+
+
+def write_jsonl(path: Path, trajectories: Iterable[Trajectory]) -> None:
+    """Append trajectories to a JSONL file, one a line."""
+    with path.open("a", encoding="utf-8") as file:
+        file.writelines(trajectory.model_dump_json() + "\n" for trajectory in trajectories)
+
+
+def read_jsonl(path: Path) -> Iterator[Trajectory]:
+    """Read what `write_jsonl` wrote."""
+    with path.open(encoding="utf-8") as file:
+        for line in file:
+            yield Trajectory.model_validate_json(line)

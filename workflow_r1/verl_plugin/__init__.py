@@ -1,0 +1,30 @@
+"""What verl loads through its `verl.plugins` entry point, at `import verl`, in every process.
+
+`import verl` pulls in none of the modules that hold verl's registries, and importing them here would make every
+verl user pay seconds. So each registration waits for the module whose registry it fills: whoever imports that
+module finds the plug-in registered, whoever does not pays nothing.
+"""
+
+import importlib
+import os
+
+from wrapt import register_post_import_hook
+
+# verl's module with the registry -> our module that registers itself there when imported
+REGISTRATIONS = {
+    "verl.trainer.ppo.core_algos": "workflow_r1.verl_plugin.gsspo_loss",
+    "verl.experimental.agent_loop.agent_loop": "workflow_r1.verl_plugin.agent_loop",
+    "verl.experimental.reward_loop.reward_manager.registry": "workflow_r1.verl_plugin.reward_manager",
+}
+
+
+def _import_when_imported(trigger: str, module: str) -> None:
+    register_post_import_hook(lambda _: importlib.import_module(module), trigger)
+
+
+for _trigger, _module in REGISTRATIONS.items():
+    _import_when_imported(_trigger, _module)
+
+if os.environ.get("VERL_PLATFORM", "").lower() == "cpu":
+    importlib.import_module("workflow_r1.verl_plugin.cpu.platform")
+    _import_when_imported("verl.utils.distributed", "workflow_r1.verl_plugin.cpu.patches")

@@ -1,0 +1,86 @@
+"""verl's agent loop for Workflow-R1: runs the rollout on verl's servers and hands tokens and turns to the trainer."""
+
+import os
+from functools import lru_cache
+from typing import Any
+
+from omegaconf import OmegaConf
+from verl.experimental.agent_loop.agent_loop import AgentLoopBase, AgentLoopMetrics, AgentLoopOutput, register
+
+from workflow_r1.config import WorkflowConfig
+from workflow_r1.operators import OperatorPool
+from workflow_r1.rollout import RolloutLimits, rollout
+from workflow_r1.trajectory import EndedBy, Trajectory
+from workflow_r1.verl_plugin.session import VerlSession
+
+
+@register("workflow_r1_agent_loop")
+class WorkflowAgentLoop(AgentLoopBase):
+    """Interleaves the policy's Think-Action turns with operator calls.
+
+    What verl configures is read from `actor_rollout_ref.rollout` (lengths, `multi_turn.max_assistant_turns`,
+    `max_parallel_calls`, `max_tool_response_length`, `tool_response_truncate_side`), the rest from the top-level
+    `workflow_r1` section (`workflow_r1.config.WorkflowConfig`).
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        section = self.config.get("workflow_r1")
+        self.workflow_config = WorkflowConfig.parse(OmegaConf.to_container(section, resolve=True) if section else None)
+        multi_turn = self.rollout_config.multi_turn
+        self.limits = RolloutLimits(
+            max_turns=multi_turn.max_assistant_turns,
+            max_calls=self.workflow_config.max_calls,
+            max_parallel_calls=multi_turn.max_parallel_calls,
+            max_malformed_turns=self.workflow_config.max_malformed_turns,
+            max_observation_length=multi_turn.max_tool_response_length,
+            truncate_side=multi_turn.tool_response_truncate_side,
+            keep_failed=self.workflow_config.keep_failed,
+        )
+
+    async def run(self, sampling_params: dict[str, Any], priority: int = 0, **kwargs: Any) -> AgentLoopOutput:
+        """Roll out one dataset row; verl passes its columns as keyword arguments."""
+        messages = [dict(message) for message in kwargs["raw_prompt"]]
+        session = VerlSession(self, messages, sampling_params, int(priority))
+        await session.start()
+        trajectory = await rollout(
+            question=(kwargs.get("extra_info") or {}).get("question") or messages[-1]["content"],
+            session=session,
+            operators=_operator_pool(self.workflow_config.model_dump_json()),
+            limits=self.limits,
+            control_tokens=frozenset(self.tokenizer.all_special_tokens),
+        )
+        trajectory.data_source = kwargs.get("data_source", "")
+        return self._output(session, trajectory)
+
+    def _output(self, session: VerlSession, trajectory: Trajectory) -> AgentLoopOutput:
+        response_ids = session.token_ids[len(session.prompt_ids) :]
+        response_mask = session.response_mask
+        if trajectory.ended_by is EndedBy.OPERATOR_FAILURE:
+            # No token of it enters the loss, and the gsspo advantage leaves it out of its group's statistics.
+            response_mask = [0] * len(response_mask)
+        return AgentLoopOutput(
+            prompt_ids=session.prompt_ids,
+            response_ids=response_ids,
+            response_mask=response_mask,
+            response_logprobs=session.response_logprobs,
+            num_turns=2 * len(trajectory.turns),
+            metrics=AgentLoopMetrics(
+                generate_sequences=sum(turn.generate_seconds for turn in trajectory.turns),
+                tool_calls=sum(turn.operator_seconds for turn in trajectory.turns),
+                num_preempted=session.num_preempted,
+            ),
+            extra_fields={
+                **session.extra_fields,
+                "trajectory": trajectory.model_dump(mode="json"),
+                "turn_scores": [],
+                "tool_rewards": [],
+            },
+        )
+
+
+@lru_cache(maxsize=1)
+def _operator_pool(config: str) -> OperatorPool:
+    """The process's one pool: verl builds an agent loop a trajectory, but connections and limits outlive it."""
+    section = WorkflowConfig.model_validate_json(config)
+    return OperatorPool(section.operator_settings(os.environ), operators=section.operator_names)

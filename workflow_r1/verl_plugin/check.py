@@ -1,0 +1,27 @@
+"""Exit with an error that names what is missing unless verl has everything that this plug-in registers.
+
+Run as `python -m workflow_r1.verl_plugin.check`, in the environment of the training run.
+"""
+
+import sys
+
+import verl  # noqa: F401 - loads the plug-ins
+from verl.experimental.agent_loop.agent_loop import _agent_loop_registry
+from verl.experimental.reward_loop.reward_manager.registry import REWARD_MANAGER
+from verl.trainer.ppo.core_algos import ADV_ESTIMATOR_REGISTRY, POLICY_LOSS_REGISTRY
+
+
+def missing_registrations() -> list[str]:
+    """What should be in verl's registries and is not."""
+    expected = {
+        "policy loss gsspo": "gsspo" in POLICY_LOSS_REGISTRY,
+        "advantage estimator gsspo": "gsspo" in ADV_ESTIMATOR_REGISTRY,
+        "agent loop workflow_r1_agent_loop": "workflow_r1_agent_loop" in _agent_loop_registry,
+        "reward manager workflow_r1": "workflow_r1" in REWARD_MANAGER,
+    }
+    return [name for name, present in expected.items() if not present]
+
+
+if __name__ == "__main__":
+    if lacking := missing_registrations():
+        sys.exit("not registered: " + ", ".join(lacking))

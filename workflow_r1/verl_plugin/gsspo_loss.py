@@ -1,0 +1,145 @@
+"""GSsPO in verl's registries: the policy loss `gsspo` and the advantage estimator `gsspo`.
+
+    actor_rollout_ref.actor.policy_loss.loss_mode=gsspo
+    algorithm.adv_estimator=gsspo
+
+Importing this module registers both. What they compute is in `workflow_r1.gsspo`.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from omegaconf import DictConfig
+from verl.trainer.ppo.core_algos import register_adv_est, register_policy_loss
+from verl.workers.config import ActorConfig, PolicyLossConfig
+
+from workflow_r1.gsspo import GSsPOLoss, check_weighting, group_relative_advantages, gsspo_loss
+
+
+@dataclass
+class GSsPOLossConfig(PolicyLossConfig):
+    """verl's policy-loss configuration and GSsPO's one choice. To select it, set both of
+
+        actor_rollout_ref.actor.policy_loss._target_=workflow_r1.verl_plugin.gsspo_loss.GSsPOLossConfig
+        +actor_rollout_ref.actor.policy_loss.subsequence_weighting=token
+
+    With verl's own `PolicyLossConfig` the default holds.
+
+    Attributes:
+        subsequence_weighting: what the sub-sequences weigh inside a response: `uniform`, all the same, or `token`,
+            by their lengths.
+    """
+
+    loss_mode: str = "gsspo"
+    subsequence_weighting: str = "uniform"
+
+    def __post_init__(self) -> None:
+        check_weighting(self.subsequence_weighting)
+
+
+@register_policy_loss("gsspo")
+def compute_policy_loss_gsspo(
+    old_log_prob: torch.Tensor,
+    log_prob: torch.Tensor,
+    advantages: torch.Tensor,
+    response_mask: torch.Tensor,
+    loss_agg_mode: str = "token-mean",
+    config: DictConfig | ActorConfig | None = None,
+    rollout_is_weights: torch.Tensor | None = None,
+) -> tuple[torch.Tensor, dict[str, float]]:
+    """The GSsPO loss of one micro-batch, as verl's `ppo_loss` asks for it.
+
+    Args:
+        old_log_prob, log_prob, advantages, response_mask, rollout_is_weights: (B, T).
+        loss_agg_mode: not used: GSsPO has an aggregation of its own. The entropy and KL terms go on using it.
+        config: its clip range, `policy_loss` and `global_batch_info` are read.
+
+    Returns:
+        The loss, scaled so that its gradients, summed over micro-batches and averaged over data-parallel ranks, are
+        those of the mean over the global mini-batch; and the metrics.
+    """
+    if config is None:
+        raise ValueError("The gsspo policy loss needs the actor's configuration: pass config=.")
+    output = gsspo_loss(
+        log_prob,
+        old_log_prob,
+        advantages,
+        response_mask,
+        clip_low=config.clip_ratio if config.clip_ratio_low is None else config.clip_ratio_low,
+        clip_high=config.clip_ratio if config.clip_ratio_high is None else config.clip_ratio_high,
+        weighting=config.policy_loss.get("subsequence_weighting", "uniform"),
+        rollout_is_weights=rollout_is_weights,
+        num_responses=_responses_per_rank(config.global_batch_info),
+    )
+    return output.loss, _metrics(output)
+
+
+def _responses_per_rank(global_batch_info: dict[str, Any]) -> float | None:
+    """What a rank's summed loss is divided by, verl's convention (`agg_loss`): global batch size over dp_size."""
+    dp_size, global_batch_size = global_batch_info.get("dp_size", 1), global_batch_info.get("global_batch_size")
+    if global_batch_size is not None:
+        return global_batch_size / dp_size
+    if dp_size > 1:
+        raise ValueError("The gsspo policy loss needs global_batch_size in config.global_batch_info when dp_size > 1.")
+    return None
+
+
+def _metrics(output: GSsPOLoss) -> dict[str, float]:
+    """verl averages these over micro-batches and ranks, then over mini-batches, or takes the maximum if named so."""
+    runs, num_subsequences = output.subsequences, len(output.ratio)
+    if num_subsequences == 0:  # verl wants the same keys from every micro-batch, also from one with nothing to train on
+        clipped_low = clipped_high = ratio_std = approx_kl = 0.0
+        ratio_mean = ratio_max = 1.0
+    else:
+        clipped_low, clipped_high, ratio_mean, ratio_std, ratio_max, approx_kl = torch.stack(
+            [
+                output.clipped_low.to(output.ratio).mean(),
+                output.clipped_high.to(output.ratio).mean(),
+                output.ratio.mean(),
+                output.ratio.std(correction=0),
+                output.ratio.max(),
+                output.approx_kl,
+            ]
+        ).tolist()  # one copy from the device for all
+    return {
+        "actor/pg_clipfrac": clipped_low + clipped_high,
+        "actor/pg_clipfrac_low": clipped_low,
+        "actor/pg_clipfrac_high": clipped_high,
+        "actor/ratio_mean": ratio_mean,
+        "actor/ratio_std": ratio_std,
+        "actor/ratio_max": ratio_max,
+        "actor/subsequences_per_response": num_subsequences / max(runs.num_responses, 1),
+        "actor/tokens_per_subsequence": len(runs.of_token) / max(num_subsequences, 1),
+        "actor/ppo_kl": approx_kl,
+    }
+
+
+@register_adv_est("gsspo")
+def compute_gsspo_advantage(
+    token_level_rewards: torch.Tensor,
+    response_mask: torch.Tensor,
+    index: np.ndarray,
+    config: Any = None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Group-relative advantages, see `workflow_r1.gsspo.group_relative_advantages`.
+
+    Args:
+        token_level_rewards, response_mask: (B, T).
+        index: (B,) prompt ids, which make the groups.
+        config: verl's algorithm configuration. Read are `norm_adv_by_std_in_grpo` (default True) and
+            `gsspo_turn_rewards` (default False; switched on by `+algorithm.gsspo_turn_rewards=True`).
+
+    Returns:
+        The advantages, (B, T), as advantages and as returns.
+    """
+    options = {} if config is None else config
+    advantages = group_relative_advantages(
+        token_level_rewards,
+        response_mask,
+        index.tolist(),
+        normalise_by_std=options.get("norm_adv_by_std_in_grpo", True),
+        turn_rewards=options.get("gsspo_turn_rewards", False),
+    )
+    return advantages, advantages

@@ -1,0 +1,65 @@
+"""verl's replay buffer, plus what only a look at the sampled trajectories can tell: workflow metrics and records.
+
+Selected with `trainer.v1.sampler.custom_sampler.{path,name}`, verl's own extension point.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import transfer_queue as tq
+from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer
+
+from workflow_r1.metrics import workflow_metrics
+from workflow_r1.trajectory import Trajectory, write_jsonl
+
+
+class WorkflowReplayBuffer(ReplayBuffer):
+    """Samples as verl's synchronous buffer does and reports on the trajectories that it hands out.
+
+    Args:
+        sampler_kwargs: `trainer.v1.sampler.sampler_kwargs`:
+            `poll_interval`, seconds between looks for finished trajectories (verl waits 2 s, which would be most
+            of a step of a small model);
+            `trajectory_dir`, where `train/<step>.jsonl` and `val/<step>.jsonl` are written, or None.
+    """
+
+    def __init__(self, *args: Any, sampler_kwargs: Any, **kwargs: Any):
+        super().__init__(*args, sampler_kwargs=sampler_kwargs, **kwargs)
+        self.poll_interval = sampler_kwargs.get("poll_interval", self.poll_interval)
+        folder = sampler_kwargs.get("trajectory_dir")
+        self._trajectory_dir = Path(folder) if folder else None
+        self._files: set[Path] = set()
+
+    def sample(self, global_steps: int, partition_id: str, batch_size: int) -> tuple[Any, dict]:
+        batch, metrics = super().sample(global_steps=global_steps, partition_id=partition_id, batch_size=batch_size)
+        trajectories = _read_trajectories(batch.keys, partition_id)
+        if self._trajectory_dir is not None:
+            self._write(self._trajectory_dir / partition_id / f"{global_steps}.jsonl", trajectories)
+        return batch, {**metrics, **workflow_metrics(trajectories)}
+
+    def _write(self, path: Path, trajectories: list[Trajectory]) -> None:
+        """Add to a step's file, which a step may fill in several parts; a resumed run starts it anew."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path not in self._files:
+            path.unlink(missing_ok=True)
+            self._files.add(path)
+        write_jsonl(path, trajectories)
+
+
+def _read_trajectories(keys: Sequence[str], partition_id: str) -> list[Trajectory]:
+    """The records behind `keys`; rows of other agent loops have none."""
+    if not keys:
+        return []
+    fields = ["extra_fields", "reward_model", "rm_scores"]
+    data = tq.kv_batch_get(keys=list(keys), partition_id=partition_id, select_fields=fields)
+    rewards = [float(scores.sum()) for scores in data["rm_scores"].unbind()]
+    extras, truths = data.pop("extra_fields").tolist(), data.pop("reward_model").tolist()
+    trajectories = []
+    for extra, truth, reward in zip(extras, truths, rewards, strict=True):
+        if record := extra.get("trajectory"):
+            trajectory = Trajectory.model_validate(record)
+            trajectory.golds = list(truth["ground_truth"]["target"])
+            trajectory.reward = {"reward": reward, **extra.get("reward_extra_info", {})}
+            trajectories.append(trajectory)
+    return trajectories

@@ -1,0 +1,121 @@
+"""Demonstrations of mixed quality: what the tiny policy is cold-started on.
+
+The scripted policies are executed against the simulated operator LLM, so every observation is a real one. Most
+demonstrations are poor workflows and a few are good ones: what reinforcement learning has to do is to find out which.
+The facts come from other variants of the world, so that nothing but the language and the habits can be learnt.
+"""
+
+import asyncio
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from workflow_r1.protocol import STOP_STRINGS
+from workflow_r1.rollout import RolloutLimits, rollout
+from workflow_r1.world.in_process import InProcessPool
+from workflow_r1.world.language import Query
+from workflow_r1.world.scripted import BEHAVIOURS, Behaviour, Script, ScriptedSession
+from workflow_r1.world.simulated_llm import SimulatedLLM
+from workflow_r1.world.world import World
+
+# Share of each behaviour by the number of hops; a single hop has nothing to decompose.
+MIXTURE: dict[int, dict[str, float]] = {
+    1: {"answer_at_once": 0.45, "ask_once": 0.4, "decompose_and_vote": 0.15},
+    2: {"answer_at_once": 0.4, "ask_once": 0.35, "decompose": 0.15, "decompose_and_vote": 0.1},
+}
+MALFORMED = 0.08  # share of demonstrations that open with a broken turn
+VARIANTS = 4
+
+
+@dataclass(frozen=True)
+class Demonstration:
+    """One executed workflow: the turns' texts and the observations between them."""
+
+    question: str
+    behaviour: str
+    turns: list[str]
+    observations: list[str]
+
+
+def demonstrate(world: World, count: int) -> Iterator[Demonstration]:
+    """Execute `count` workflows on questions about other facts than the world's own."""
+    rng = random.Random(f"demonstrations {world.seed}")
+    worlds = [World.build(world.seed, variant) for variant in range(1, VARIANTS + 1)]
+    pools = [InProcessPool(SimulatedLLM(variant)) for variant in worlds]
+    by_hops = [{hops: [q for q in w.questions if q.query.hops == hops] for hops in (1, 2)} for w in worlds]
+
+    async def run() -> list[Demonstration]:
+        done = []
+        for _ in range(count):
+            number = rng.randrange(VARIANTS)
+            hops = rng.choice((1, 2))
+            question = rng.choice(by_hops[number][hops])
+            done.append(await _execute(question.query, worlds[number], pools[number], rng))
+        return done
+
+    yield from asyncio.run(run())
+
+
+async def _execute(query: Query, world: World, pool: InProcessPool, rng: random.Random) -> Demonstration:
+    shares = MIXTURE[query.hops]
+    name = rng.choices(list(shares), list(shares.values()))[0]
+    behaviour = BEHAVIOURS[name]
+    session = _Recorder((_stumble(behaviour) if rng.random() < MALFORMED else behaviour)(query, world, rng))
+    trajectory = await rollout(query.text, session, pool, RolloutLimits())
+    return Demonstration(query.text, name, [turn.text for turn in trajectory.turns], session.observations)
+
+
+class _Recorder(ScriptedSession):
+    def __init__(self, script: Script):
+        super().__init__(script)
+        self.observations: list[str] = []
+
+    async def observe(self, observation: str) -> bool:
+        self.observations.append(observation)
+        return await super().observe(observation)
+
+
+def _stumble(behaviour: Behaviour) -> Behaviour:
+    """A broken turn, whose warning is read and shrugged off, before `behaviour`."""
+
+    def script(query: Query, world: World, rng: random.Random) -> Script:
+        name = rng.choice(world.entities[query.answer_kind])
+        yield rng.choice(
+            (
+                f"<tool>AnswerGenerate: {query.text}</tool>",
+                f"<answer>{name}</answer>",
+                f"<think>guess</think>{name}",
+            )
+        )
+        yield from behaviour(query, world, rng)
+
+    return script
+
+
+def tokenise(demonstration: Demonstration, tokenizer: Any) -> tuple[list[int], list[int]]:
+    """Token ids and mask of a demonstration, laid out as rollouts lay them out.
+
+    Returns:
+        Two lists of equal length; the mask is 1 where the policy chooses the token. A turn that a stop string ended is
+        closed for the policy; any other it has to close itself.
+    """
+    ids = _encode(tokenizer, [{"role": "user", "content": demonstration.question}])
+    mask = [0] * len(ids)
+    end_of_turn = [tokenizer.eos_token_id]
+    newline = tokenizer.encode("\n", add_special_tokens=False)
+    for number, turn in enumerate(demonstration.turns):
+        chosen = tokenizer.encode(turn, add_special_tokens=False)
+        stopped = turn.endswith(STOP_STRINGS)
+        ids += chosen + end_of_turn
+        mask += [1] * len(chosen) + [0 if stopped else 1]
+        if number < len(demonstration.observations):
+            given = newline + _encode(tokenizer, [{"role": "tool", "content": demonstration.observations[number]}])
+            ids += given
+            mask += [0] * len(given)
+    return ids, mask
+
+
+def _encode(tokenizer: Any, messages: list[dict[str, str]]) -> list[int]:
+    text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    return tokenizer.encode(text, add_special_tokens=False)

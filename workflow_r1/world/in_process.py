@@ -1,0 +1,32 @@
+"""The operator pool with the simulated LLM in the same process: the replies of the HTTP endpoint, without HTTP."""
+
+from collections.abc import Sequence
+
+from workflow_r1.operators import OperatorPool, OperatorSettings
+from workflow_r1.operators.client import ChatClient, ChatRequest, Tally
+from workflow_r1.world.simulated_llm import MODEL_NAME, CompletionRequest, SimulatedLLM
+
+
+class InProcessPool(OperatorPool):
+    """An `OperatorPool` that asks `llm` directly; thousands of workflows a second can be executed with it."""
+
+    def __init__(self, llm: SimulatedLLM, operators: Sequence[str] | None = None):
+        settings = OperatorSettings.from_env({}, base_url="http://in-process", api_key="none", model=MODEL_NAME)
+        super().__init__(settings, operators)
+        self._in_process_client = _InProcessClient(llm)
+
+    def _client(self) -> ChatClient:
+        return self._in_process_client
+
+
+class _InProcessClient(ChatClient):
+    def __init__(self, llm: SimulatedLLM):  # opens no connection, so the parent's set-up has no place here
+        self._llm = llm
+
+    async def complete(self, request: ChatRequest, tally: Tally) -> str:
+        body = request.body()
+        tally.requests += 1
+        return self._llm.complete(CompletionRequest.model_validate(body), body)[0]
+
+    async def aclose(self) -> None:
+        pass

@@ -1,0 +1,142 @@
+"""A policy small enough for a CPU: a Qwen2 shape of a million parameters, cold-started on demonstrations.
+
+What it leaves out: pre-training. It reads and writes only the world's language, so everything that it learns here are
+the habits of the demonstrations, good and bad, and copying names. Reinforcement learning does the rest.
+"""
+
+import hashlib
+import inspect
+import random
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import ModuleType
+
+import torch
+import transformers
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from torch.nn.functional import cross_entropy
+from transformers import GenerationConfig, PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+
+from workflow_r1 import protocol
+from workflow_r1.operators import builtin
+from workflow_r1.world import brain, demonstrations, language, scripted, simulated_llm, tokenizer, world
+from workflow_r1.world.demonstrations import demonstrate, tokenise
+from workflow_r1.world.tokenizer import PAD, build_tokenizer
+from workflow_r1.world.world import World
+
+DEMONSTRATIONS = 12_000
+TOKENS_PER_STEP = 4_096
+EPOCHS = 2
+PEAK_LR = 3e-3
+_SOURCES: tuple[ModuleType, ...] = (
+    protocol, builtin, brain, demonstrations, language, scripted, simulated_llm, tokenizer, world
+)
+
+Sample = tuple[list[int], list[int]]
+
+
+def ensure_tiny_policy(world: World, cache_dir: Path, seed: int = 0) -> Path:
+    """The directory of the cold-started policy for `world`, made now or found in `cache_dir`.
+
+    It is an ordinary Hugging Face checkpoint: config.json, model.safetensors, tokenizer with chat template,
+    generation_config.json. Everything that it follows from names its directory, so a stale one is never found.
+    """
+    path = cache_dir / f"tiny-policy-{_fingerprint(world, seed)}"
+    if not path.exists():
+        unfinished = path.with_suffix(".unfinished")
+        shutil.rmtree(unfinished, ignore_errors=True)
+        cold_start(world, unfinished, seed=seed)
+        unfinished.rename(path)
+    return path
+
+
+def cold_start(world: World, path: Path, *, seed: int = 0, count: int = DEMONSTRATIONS) -> None:
+    """Train a policy from scratch on `count` demonstrations and save it to `path`."""
+    examples = list(demonstrate(world, count))
+    texts = {text for example in examples for text in (example.question, *example.turns, *example.observations)}
+    names = {name for names in world.entities.values() for name in names}
+    tokenizer = build_tokenizer(texts | names)
+    model = new_model(tokenizer, seed)
+    train(model, [tokenise(example, tokenizer) for example in examples], seed)
+    model.generation_config = GenerationConfig(
+        do_sample=True, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id
+    )
+    model.save_pretrained(path)
+    tokenizer.save_pretrained(path)
+
+
+def new_model(tokenizer: PreTrainedTokenizerFast, seed: int) -> Qwen2ForCausalLM:
+    """An untrained model for `tokenizer`. vLLM's CPU attention takes heads of 32 and up."""
+    torch.manual_seed(seed)
+    return Qwen2ForCausalLM(
+        Qwen2Config(
+            vocab_size=-(-len(tokenizer) // 64) * 64,
+            hidden_size=128,
+            intermediate_size=384,
+            num_hidden_layers=3,
+            num_attention_heads=4,
+            num_key_value_heads=4,
+            max_position_embeddings=4096,
+            rope_parameters={"rope_type": "default", "rope_theta": 10_000.0},
+            tie_word_embeddings=True,
+            bos_token_id=None,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    )
+
+
+def train(model: Qwen2ForCausalLM, samples: Sequence[Sample], seed: int) -> None:
+    """Next-token prediction on the policy's own tokens: AdamW with a one-cycle learning rate."""
+    pad = model.config.pad_token_id
+    batches = [batch for epoch in range(EPOCHS) for batch in _batches(samples, f"{seed} {epoch}")]
+    optimizer = torch.optim.AdamW(model.parameters(), lr=PEAK_LR, betas=(0.9, 0.95), weight_decay=0.01)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, PEAK_LR, total_steps=len(batches), pct_start=0.1)
+    model.train()
+    columns = TextColumn("cold start"), BarColumn(), TextColumn("{task.fields[state]}"), TimeRemainingColumn()
+    with Progress(*columns) as progress:
+        task = progress.add_task("", total=len(batches), state="")
+        for batch in batches:
+            ids, mask = _pad([ids for ids, _ in batch], pad), _pad([mask for _, mask in batch], 0).bool()
+            # Right padding under a causal mask reaches no real token, so attention needs no mask of its own.
+            logits = model(input_ids=ids, use_cache=False).logits[:, :-1][mask[:, 1:]]
+            targets = ids[:, 1:][mask[:, 1:]]
+            loss = cross_entropy(logits, targets)
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            schedule.step()
+            optimizer.zero_grad()
+            accuracy = (logits.argmax(-1) == targets).float().mean()
+            progress.update(task, advance=1, state=f"loss {loss:.2f}, token accuracy {accuracy:.1%}")
+    model.eval()
+
+
+def _batches(samples: Sequence[Sample], seed: str) -> Iterator[list[Sample]]:
+    """Batches of about TOKENS_PER_STEP tokens; similar lengths together, so that little is padding."""
+    rng = random.Random(seed)
+    pools = sorted(rng.sample(samples, len(samples)), key=lambda sample: len(sample[0]))
+    batches, batch = [], []
+    for sample in pools:
+        batch.append(sample)
+        if len(batch) * len(sample[0]) >= TOKENS_PER_STEP:
+            batches.append(batch)
+            batch = []
+    if batch:
+        batches.append(batch)
+    rng.shuffle(batches)
+    yield from batches
+
+
+def _pad(rows: Sequence[Sequence[int]], value: int) -> torch.Tensor:
+    width = max(map(len, rows))
+    return torch.tensor([[*row, *[value] * (width - len(row))] for row in rows])
+
+
+def _fingerprint(world: World, seed: int) -> str:
+    digest = hashlib.sha256(f"{world.seed} {seed} {torch.__version__} {transformers.__version__}".encode())
+    for source in (*_SOURCES, inspect.getmodule(_fingerprint)):
+        assert source is not None
+        digest.update(inspect.getsource(source).encode())
+    return digest.hexdigest()[:16]
