@@ -206,6 +206,7 @@ def test_advantages_may_differ_from_token_to_token():
     # s = exp(0.2) = 1.2214027582 is clipped to 1.1 for the first token only; second sub-sequence: s = 1.
     close(output.loss.detach(), -((1.1 - 3 * 1.2214027582) / 2 + 2) / 2)
     close(log_prob.grad, [[0.0, 3 * 1.2214027582 / 4, 0.0, -1.0]])
+    assert output.clipped_high.tolist() == [True, False]
 
 
 def test_rollout_weights_scale_the_loss_of_each_token():
@@ -333,6 +334,13 @@ def test_a_response_left_out_of_training_does_not_touch_its_group():
     rewards = torch.tensor([[0.0, 1.0], [0.0, -100.0], [0.0, 0.0], [0.0, NAN]])
     advantages = group_relative_advantages(rewards, mask, [7, 7, 7, 7], normalise_by_std=False)
     assert advantages.tolist() == [[0.5, 0.5], [0.0, 0.0], [-0.5, 0.0], [0.0, 0.0]]
+
+
+def test_the_only_response_of_a_group_that_is_trained_on_has_nothing_to_be_compared_with():
+    mask = torch.tensor([[1, 1], [0, 0], [1, 1]])
+    advantages = group_relative_advantages(torch.tensor([[0.0, 1.0], [0.0, 0.0], [0.0, 3.0]]), mask, ["a", "a", "b"])
+    assert advantages[0].tolist() == [0.0, 0.0]
+    assert advantages[2].tolist() == pytest.approx([3.0, 3.0])
 
 
 def test_a_group_of_one_keeps_its_reward_and_an_empty_batch_is_all_zero():

@@ -30,21 +30,13 @@ MAX_LOG_RATIO = 10.0  # keeps exp() finite; the same bound as verl's gspo, so th
 
 @dataclass(frozen=True)
 class Subsequences:
-    """The maximal runs of ones in a response mask, in row-major order.
+    """The maximal runs of ones in a response mask, in row-major order."""
 
-    Attributes:
-        mask: (B, T) bool.
-        positions: (N,) int64, where the valid tokens stand in the flattened mask.
-        of_token: (N,) int32, the number of the sub-sequence that each valid token belongs to.
-        response: (S,) int64, the response that each sub-sequence belongs to.
-        lengths: (S,) int64, tokens in each sub-sequence.
-    """
-
-    mask: torch.Tensor
-    positions: torch.Tensor
-    of_token: torch.Tensor
-    response: torch.Tensor
-    lengths: torch.Tensor
+    mask: torch.Tensor  # (B, T) bool
+    positions: torch.Tensor  # (N,) int64, where the valid tokens stand in the flattened mask
+    of_token: torch.Tensor  # (N,) int32, the number of the sub-sequence that each valid token belongs to
+    response: torch.Tensor  # (S,) int64, the response that each sub-sequence belongs to
+    lengths: torch.Tensor  # (S,) int64, tokens in each sub-sequence
 
     @property
     def num_responses(self) -> int:
@@ -66,12 +58,13 @@ class Subsequences:
     def token_weights(self, weighting: str, dtype: torch.dtype) -> torch.Tensor:
         """(S,): what each token of a sub-sequence weighs inside its response, where the weights sum to one.
 
-        `uniform`: 1/(K_i·|τ_k|), so that all sub-sequences of a response weigh the same; `token`: 1/Σ_k |τ_k|, so
-        that all its tokens do.
+        `uniform`: 1/(K_i·|τ_k|), all sub-sequences of a response weigh the same; `token`: 1/Σ_k|τ_k|, all tokens do.
         """
         check_weighting(weighting)
-        per_response = self.mask.sum(dim=1) if weighting == "token" else self.response.bincount(minlength=1)
-        divisor = per_response[self.response] * (1 if weighting == "token" else self.lengths)
+        if weighting == "token":
+            divisor = self.mask.sum(dim=1)[self.response]
+        else:
+            divisor = self.response.bincount()[self.response] * self.lengths
         return divisor.to(dtype).reciprocal()
 
 
@@ -100,23 +93,14 @@ def _starts(mask: torch.Tensor) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class GSsPOLoss:
-    """The loss of a batch and what is worth logging about it; only `loss` carries a gradient.
+    """The loss of a batch and what is worth logging about it; only `loss` carries a gradient."""
 
-    Attributes:
-        loss: scalar, to be minimised.
-        subsequences: the segments that all (S,) tensors here refer to.
-        ratio: (S,), the importance ratio s_k.
-        clipped_low: (S,) bool, s_k < 1 − ε_low and a negative (mean) advantage: the clip leaves no gradient.
-        clipped_high: (S,) bool, s_k > 1 + ε_high and a positive (mean) advantage: likewise.
-        approx_kl: scalar, the mean of log π_old − log π_θ over the valid tokens.
-    """
-
-    loss: torch.Tensor
-    subsequences: Subsequences
-    ratio: torch.Tensor
-    clipped_low: torch.Tensor
-    clipped_high: torch.Tensor
-    approx_kl: torch.Tensor
+    loss: torch.Tensor  # scalar, to be minimised
+    subsequences: Subsequences  # what the (S,) tensors refer to
+    ratio: torch.Tensor  # (S,) s_k
+    clipped_low: torch.Tensor  # (S,) bool, s_k < 1 − ε_low and Â (of the first token) negative: no gradient is left
+    clipped_high: torch.Tensor  # (S,) bool, s_k > 1 + ε_high and Â positive: likewise
+    approx_kl: torch.Tensor  # scalar, the mean of log π_old − log π_θ over the valid tokens
 
 
 def gsspo_loss(
@@ -146,7 +130,7 @@ def gsspo_loss(
         advantages: (B, T).
         response_mask: (B, T), one where the policy wrote the token.
         clip_low, clip_high: ε_low and ε_high.
-        weighting: what sub-sequences weigh inside a response, see `Subsequences.weights`.
+        weighting: what sub-sequences weigh inside a response, see `Subsequences.token_weights`.
         rollout_is_weights: (B, T) factors on the token losses that correct for a rollout policy other than π_old.
         num_responses: the number of responses the mean is over where this batch is only a part of it; by default
             the responses here that are not empty.
@@ -165,21 +149,22 @@ def gsspo_loss(
     token_log_ratio = new.detach() - old
     log_ratio = runs.mean(token_log_ratio)
     token_ratio = (new - new.detach() + runs.spread(log_ratio)).clamp(max=MAX_LOG_RATIO).exp()
-    token_loss = torch.maximum(-advantage * token_ratio, -advantage * token_ratio.clamp(1 - clip_low, 1 + clip_high))
+    # min(s·Â, clip(s)·Â) bounds s from above where Â is positive and from below where it is negative.
+    bounded = torch.where(advantage > 0, token_ratio.clamp(max=1 + clip_high), token_ratio.clamp(min=1 - clip_low))
+    token_weight = runs.spread(runs.token_weights(weighting, dtype))
     if rollout_is_weights is not None:
-        token_loss = token_loss * runs.tokens(rollout_is_weights)
-
+        token_weight = token_weight * runs.tokens(rollout_is_weights)
     if num_responses is None:
         num_responses = max(runs.num_responses, 1)
-    loss = (token_loss * runs.spread(runs.token_weights(weighting, dtype))).sum() / num_responses
 
-    ratio, advantage = log_ratio.clamp(max=MAX_LOG_RATIO).exp(), runs.mean(advantage)
+    ratio = log_ratio.clamp(max=MAX_LOG_RATIO).exp()
+    first = advantage[runs.lengths.cumsum(0) - runs.lengths]
     return GSsPOLoss(
-        loss=loss,
+        loss=-(token_weight * advantage * bounded).sum() / num_responses,
         subsequences=runs,
         ratio=ratio,
-        clipped_low=(ratio < 1 - clip_low) & (advantage < 0),
-        clipped_high=(ratio > 1 + clip_high) & (advantage > 0),
+        clipped_low=(ratio < 1 - clip_low) & (first < 0),
+        clipped_high=(ratio > 1 + clip_high) & (first > 0),
         approx_kl=-token_log_ratio.sum() / max(len(token_log_ratio), 1),
     )
 
@@ -198,7 +183,8 @@ def group_relative_advantages(
 
     The outcome, a response's summed reward, is centred on the group's mean and divided by its standard deviation, as
     in GRPO (arXiv 2402.03300); a group of one keeps its reward. A response with nothing left in its mask is not
-    trained on: it is no part of its group's statistics and gets 0.
+    trained on: it is no part of its group's statistics and gets 0. So does the only one of several that has something
+    left: there is nothing to compare it with.
 
     With `turn_rewards`, only the reward from a response's last sub-sequence onwards is the outcome. The reward on an
     earlier sub-sequence, or on the observation after it, belongs to that turn: it is normalised in the same way over
@@ -226,6 +212,8 @@ def group_relative_advantages(
     outcome = token_level_rewards.where(turn == last, 0).sum(dim=-1)
     advantage = torch.zeros_like(outcome)
     advantage[trained] = _normalise(outcome[trained], group[trained], normalise_by_std, epsilon)
+    left_alone = (group.bincount() > 1) & (group[trained].bincount(minlength=len(numbers)) == 1)
+    advantage[left_alone[group]] = 0
     advantages = advantage[:, None].expand_as(token_level_rewards)
 
     if turn_rewards and (num_turns := int(last.max()) + 1) > 1:

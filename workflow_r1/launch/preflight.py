@@ -6,16 +6,26 @@ import shutil
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from workflow_r1.config import ConfigError, WorkflowConfig
 from workflow_r1.launch.recipe import LaunchError
 from workflow_r1.operators import OperatorConfigError, OperatorEndpointError, OperatorPool
+
+# verl is imported first and alone: importing anything of the plug-in would register it.
+_PLUGIN_CHECK = """
+import sys, verl
+if "workflow_r1.verl_plugin" not in sys.modules:
+    sys.exit("its entry point was not loaded")
+from workflow_r1.verl_plugin.check import missing_registrations
+if missing := missing_registrations():
+    sys.exit("not registered: " + ", ".join(missing))
+"""
 
 REQUIRED_COLUMNS = ("data_source", "prompt", "reward_model")
 
@@ -36,14 +46,22 @@ def check_machine(cpu: bool) -> None:
 
 
 def check_plugin(environ: Mapping[str, str]) -> None:
-    """Every registration of ours is in verl's registries; verl itself reports a failed plug-in at DEBUG only."""
-    command = [sys.executable, "-m", "workflow_r1.verl_plugin.check"]
-    check = subprocess.run(command, env=dict(environ), capture_output=True, text=True)
+    """verl loads our entry point and finds every registration; verl itself reports a failed plug-in at DEBUG only."""
+    check = subprocess.run([sys.executable, "-c", _PLUGIN_CHECK], env=dict(environ), capture_output=True, text=True)
     if check.returncode:
-        detail = (check.stdout.strip() or check.stderr.strip()).splitlines()[-1:]
+        detail = check.stderr.strip().splitlines()[-1]
         raise LaunchError(
-            f"verl did not load the Workflow-R1 plug-in ({' '.join(detail)}): reinstall it with "
+            f"verl did not load the Workflow-R1 plug-in ({detail}): reinstall it with "
             "'pip install --no-deps -e .' and leave VERL_USE_EXTERNAL_PLUGINS unset."
+        )
+
+
+def check_loss(config: DictConfig) -> None:
+    """The configured policy loss is the one that will run."""
+    if OmegaConf.select(config, "algorithm.rollout_correction.bypass_mode"):
+        raise LaunchError(
+            "algorithm.rollout_correction.bypass_mode=True makes verl replace the gsspo loss by its own bypass loss: "
+            "leave it False, or set actor_rollout_ref.actor.policy_loss.loss_mode=bypass_mode and mean it."
         )
 
 
@@ -67,40 +85,29 @@ def check_model(path: str) -> None:
 
 
 def check_data(config: DictConfig) -> None:
-    """Every training and validation file is a parquet with the columns that a rollout and the reward read."""
+    """Every local training and validation file is a parquet with the columns that a rollout and the reward read."""
     for key in ("train_files", "val_files"):
-        for file in _as_list(config.data[key]):
-            _check_parquet(Path(file).expanduser(), key)
+        files = config.data[key]
+        for file in [files] if isinstance(files, str) else files:
+            if "://" not in file:  # verl fetches the others itself
+                _check_parquet(Path(file).expanduser(), f"data.{key}")
 
 
-def _as_list(value: str | ListConfig) -> Iterable[str]:
-    return [value] if isinstance(value, str) else list(value)
-
-
-def _check_parquet(path: Path, key: str) -> None:
+def _check_parquet(path: Path, setting: str) -> None:
+    how = "prepare the data with 'python examples/data_preprocess/workflow_r1.py'"
     if not path.is_file():
-        raise LaunchError(
-            f"data.{key} names {path}, which does not exist: prepare the data with "
-            f"'python examples/data_preprocess/workflow_r1.py', or set data.{key} to a parquet file."
-        )
+        raise LaunchError(f"{setting} names {path}, which does not exist: {how}, or name another parquet file.")
     try:
         schema = pq.read_schema(path)
     except pa.ArrowInvalid:
-        raise LaunchError(f"data.{key} names {path}, which is not a parquet file.") from None
-    missing = [column for column in REQUIRED_COLUMNS if column not in schema.names]
-    if missing:
-        raise LaunchError(
-            f"{path} lacks the column(s) {', '.join(missing)} (it has {', '.join(schema.names)}): prepare it with "
-            "'python examples/data_preprocess/workflow_r1.py'."
-        )
-    reward_model = schema.field("reward_model").type
+        raise LaunchError(f"{setting} names {path}, which is not a parquet file: {how}.") from None
+    if missing := [column for column in REQUIRED_COLUMNS if column not in schema.names]:
+        found = ", ".join(schema.names)
+        raise LaunchError(f"{path} lacks the column(s) {', '.join(missing)} (it has {found}): {how}.")
     try:
-        reward_model.field("ground_truth").type.field("target")
-    except (AttributeError, KeyError):
-        raise LaunchError(
-            f"{path} has no reward_model.ground_truth.target, the list of gold answers: prepare it with "
-            "'python examples/data_preprocess/workflow_r1.py'."
-        ) from None
+        schema.field("reward_model").type.field("ground_truth").type.field("target")
+    except (KeyError, TypeError, AttributeError):  # no such field, or no structure where one is expected
+        raise LaunchError(f"{path} has no reward_model.ground_truth.target, the list of gold answers: {how}.") from None
 
 
 def check_operators(config: DictConfig) -> WorkflowConfig:

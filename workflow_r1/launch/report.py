@@ -71,7 +71,9 @@ def draw_curve(metrics: Mapping[int, Mapping[str, float]], path: Path) -> None:
     figure, axes = pyplot.subplots(figsize=(7, 4), layout="constrained")
     axes.plot(list(rewards), list(rewards.values()), color="0.6", label="training reward (batch mean)")
     for source in sources:
-        points = {step: scores[source] for step, data in metrics.items() if source in (scores := validation_scores(data))}
+        points = {
+            step: scores[source] for step, data in metrics.items() if source in (scores := validation_scores(data))
+        }
         axes.plot(list(points), list(points.values()), marker="o", label=f"validation EM, {source}")
     axes.set_xlabel("training step")
     axes.grid(alpha=0.3)

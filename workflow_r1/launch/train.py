@@ -82,6 +82,7 @@ def _environment(config: DictConfig, cpu: bool, output_dir: Path) -> Mapping[str
 
 
 def _check(config: DictConfig, environ: Mapping[str, str]) -> None:
+    preflight.check_loss(config)
     preflight.check_data(config)
     preflight.check_model(config.actor_rollout_ref.model.path)
     preflight.check_operators(config)
@@ -99,7 +100,9 @@ def _run(
     total_steps, done = config.trainer.total_training_steps, last_checkpoint(output_dir)
     log, trajectory_dir = output_dir / "train.log", Path(config.trainer.v1.sampler.sampler_kwargs.trajectory_dir)
     if total_steps and done >= total_steps:
-        console.print(f"{output_dir} holds a finished run of {done} steps: raise trainer.total_training_steps to go on.")
+        console.print(
+            f"{output_dir} holds a finished run of {done} steps: raise trainer.total_training_steps to go on."
+        )
         print_report(console, output_dir, trajectory_dir)
         return 0
     if done:

@@ -1,11 +1,5 @@
-"""Exit with an error that names what is missing unless verl has everything that this plug-in registers.
+"""Whether verl's registries hold everything that this plug-in registers."""
 
-Run as `python -m workflow_r1.verl_plugin.check`, in the environment of the training run.
-"""
-
-import sys
-
-import verl  # noqa: F401 - loads the plug-ins
 from verl.experimental.agent_loop.agent_loop import _agent_loop_registry
 from verl.experimental.reward_loop.reward_manager.registry import REWARD_MANAGER
 from verl.trainer.ppo.core_algos import ADV_ESTIMATOR_REGISTRY, POLICY_LOSS_REGISTRY
@@ -20,8 +14,3 @@ def missing_registrations() -> list[str]:
         "reward manager workflow_r1": "workflow_r1" in REWARD_MANAGER,
     }
     return [name for name, present in expected.items() if not present]
-
-
-if __name__ == "__main__":
-    if lacking := missing_registrations():
-        sys.exit("not registered: " + ", ".join(lacking))

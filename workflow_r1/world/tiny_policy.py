@@ -30,7 +30,15 @@ TOKENS_PER_STEP = 4_096
 EPOCHS = 2
 PEAK_LR = 3e-3
 _SOURCES: tuple[ModuleType, ...] = (
-    protocol, builtin, brain, demonstrations, language, scripted, simulated_llm, tokenizer, world
+    protocol,
+    builtin,
+    brain,
+    demonstrations,
+    language,
+    scripted,
+    simulated_llm,
+    tokenizer,
+    world,
 )
 
 Sample = tuple[list[int], list[int]]

@@ -1,0 +1,145 @@
+"""What a person sees of a run: the line of a step, the table, the curve, the example."""
+
+import json
+
+import pytest
+from rich.console import Console
+
+from workflow_r1.launch.progress import MetricsTail, describe, validation_scores
+from workflow_r1.launch.report import (
+    before_and_after,
+    draw_curve,
+    example,
+    print_report,
+    print_trajectory,
+    read_metrics,
+    summarise,
+)
+from workflow_r1.launch.train import last_error
+from workflow_r1.trajectory import CallRecord, EndedBy, Trajectory, Turn, write_jsonl
+
+STEP = {
+    "actor/pg_loss": 0.1,
+    "critic/score/mean": 0.25,
+    "workflow/acc": 0.5,
+    "workflow/calls/mean": 1.25,
+    "workflow/malformed": 0.1,
+    "actor/pg_clipfrac": 0.031,
+    "actor/ppo_kl": 0.002,
+    "timing_s/step": 2.5,
+    "val-core/single/acc/mean@1": 0.75,
+    "val-core/two_hop/acc/mean@1": 0.25,
+    "val-aux/single/f1/mean@1": 0.8,
+}
+
+
+def trajectory(source: str, acc: float, calls: int) -> Trajectory:
+    turns = [Turn(text="", think="ask", calls=[CallRecord(operator="A", input="in", output="out")])] * calls
+    turns.append(Turn(text="", think="done", answer="Paris"))
+    reward = {"reward": acc, "acc": acc, "f1": acc, "calls": float(calls), "malformed": 0.0}
+    return Trajectory(
+        question="capital [x]?",
+        turns=turns,
+        ended_by=EndedBy.ANSWERED,
+        data_source=source,
+        golds=["Paris"],
+        reward=reward,
+    )
+
+
+@pytest.fixture
+def run(tmp_path):
+    """The folder that a run of two validations leaves."""
+    for step, acc in ((0, 0.0), (20, 1.0)):
+        path = tmp_path / "trajectories" / "val" / f"{step}.jsonl"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_jsonl(path, [trajectory("single", acc, 1), trajectory("two_hop", acc, 2), trajectory("two_hop", 0.0, 3)])
+    (tmp_path / "global_step_5" / "actor").mkdir(parents=True)
+    (tmp_path / "global_step_20" / "actor").mkdir(parents=True)
+    (tmp_path / "metrics-001.jsonl").write_text(
+        "".join(json.dumps({"step": step, "data": STEP}) + "\n" for step in (0, 1, 2))
+    )
+    return tmp_path
+
+
+def test_a_step_is_one_line_and_a_validation_another():
+    step, validation = describe(7, 60, STEP)
+    assert step == (
+        "step   7/60  reward +0.25  EM 0.50  calls 1.2  malformed 10%  clipped 3.1%  kl +0.0020  2.5 s"
+    )
+    assert validation == "validation at step 7: EM single 0.75  two_hop 0.25"
+
+
+def test_the_first_validation_is_no_step():
+    assert list(describe(0, 60, {"val-core/a/acc/mean@1": 1.0})) == ["validation at step 0: EM a 1.00"]
+    assert validation_scores({"val-core/a/reward/mean@1": 1.0}) == {}
+
+
+def test_the_tail_reads_each_complete_line_once(tmp_path):
+    path = tmp_path / "m.jsonl"
+    tail = MetricsTail(path)
+    assert list(tail.new_records()) == []
+    path.write_text('{"step": 1, "data": {"a": 1}}\n{"step": 2, "da')
+    assert list(tail.new_records()) == [(1, {"a": 1})]
+    path.write_text('{"step": 1, "data": {"a": 1}}\n{"step": 2, "data": {"a": 2}}\n')
+    assert list(tail.new_records()) == [(2, {"a": 2})]
+
+
+def test_a_resumed_run_overrides_the_steps_that_it_repeats(run):
+    (run / "metrics-002.jsonl").write_text(json.dumps({"step": 2, "data": {"critic/score/mean": 0.9}}) + "\n")
+    metrics = read_metrics(run)
+    assert list(metrics) == [0, 1, 2]
+    assert metrics[2]["critic/score/mean"] == 0.9
+    assert metrics[1]["critic/score/mean"] == 0.25
+
+
+def test_means_are_by_data_source_and_over_all(run):
+    scores = summarise([trajectory("single", 1.0, 1), trajectory("two_hop", 0.0, 3)])
+    assert list(scores) == ["single", "two_hop", "all"]
+    assert scores["all"] == {"acc": 0.5, "f1": 0.5, "calls": 2.0, "malformed": 0.0}
+
+
+def test_the_table_sets_the_last_validation_beside_the_first(run):
+    console = Console(width=120)
+    with console.capture() as capture:
+        console.print(before_and_after(run / "trajectories"))
+    row = next(line for line in capture.get().splitlines() if " all " in line)
+    assert [cell.strip() for cell in row.strip("│ ").split("│")][:3] == ["all", "0.00", "0.67"]
+
+
+def test_one_validation_makes_no_table(run):
+    (run / "trajectories" / "val" / "20.jsonl").unlink()
+    assert before_and_after(run / "trajectories") is None
+
+
+def test_the_example_is_the_right_answer_with_the_most_calls(run):
+    chosen = example(run / "trajectories")
+    assert (chosen.reward["acc"], len(chosen.calls)) == (1.0, 2)
+
+
+def test_the_curve_is_a_picture(run):
+    draw_curve(read_metrics(run), run / "curve.png")
+    assert (run / "curve.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_report_says_where_everything_is(run, capsys):
+    print_report(Console(width=200), run, run / "trajectories")
+    output = capsys.readouterr().out
+    assert str(run / "global_step_20" / "actor") in output
+    assert str(run / "reward_curve.png") in output
+    assert "capital [x]?" in output
+
+
+def test_a_trajectory_without_an_answer_says_why(capsys):
+    print_trajectory(Console(width=100), Trajectory(question="q", ended_by=EndedBy.TURN_LIMIT))
+    assert "no answer: turn limit" in capsys.readouterr().out
+
+
+def test_the_last_exception_of_a_log_is_its_cause(tmp_path):
+    log = tmp_path / "train.log"
+    log.write_text("ValueError: old run\n")
+    start = log.stat().st_size
+    with log.open("a") as file:
+        file.write("Traceback\n  raise\nray.exceptions.RayTaskError(KeyError): \x1b[36mray::x\nValueError: the cause\nnoise\n")
+    assert last_error(log, start) == "ValueError: the cause"
+    assert "without saying why" in last_error(log, log.stat().st_size)

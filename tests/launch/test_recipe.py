@@ -1,0 +1,66 @@
+"""The recipes compose over verl's tree, pass verl's own validation, and unknown overrides are named."""
+
+import pytest
+from omegaconf import OmegaConf
+from verl.trainer.ppo.utils import need_critic, need_reference_policy
+from verl.utils.config import omega_conf_to_dataclass, validate_config
+
+from workflow_r1.config import WorkflowConfig
+from workflow_r1.launch.recipe import EMBEDDED, REFERENCE, LaunchError, compose_recipe
+
+
+@pytest.mark.parametrize("recipe", [REFERENCE, EMBEDDED])
+def test_a_recipe_passes_verls_validation(recipe):
+    config = compose_recipe(recipe, ["actor_rollout_ref.model.path=somewhere", "data.train_files=a", "data.val_files=b"])
+    validate_config(config, need_reference_policy(config), need_critic(config))
+    WorkflowConfig.parse(OmegaConf.to_container(config.workflow_r1, resolve=True))
+    assert not need_critic(config)
+    loss = omega_conf_to_dataclass(config.actor_rollout_ref.actor.policy_loss)
+    assert (loss.loss_mode, loss.subsequence_weighting) == ("gsspo", "uniform")
+    assert config.algorithm.adv_estimator == "gsspo"
+    assert config.reward.reward_manager.name == "workflow_r1"
+    assert config.actor_rollout_ref.rollout.agent.default_agent_loop == "workflow_r1_agent_loop"
+
+
+def test_the_reference_recipe_is_the_published_one():
+    config = compose_recipe(REFERENCE, [])
+    actor, rollout = config.actor_rollout_ref.actor, config.actor_rollout_ref.rollout
+    assert config.actor_rollout_ref.model.path == "Qwen/Qwen2.5-7B-Instruct"
+    assert (config.data.train_batch_size, rollout.n, actor.ppo_mini_batch_size) == (512, 8, 128)
+    assert (config.data.max_prompt_length, config.data.max_response_length) == (1280, 8192)
+    assert actor.optim.lr == 1e-6
+    assert (actor.use_kl_loss, actor.kl_loss_coef, actor.kl_loss_type) == (True, 0.001, "low_var_kl")
+    assert (actor.clip_ratio_low, actor.clip_ratio_high) == (0.2, 0.2)
+    assert config.workflow_r1.max_calls == 20
+    assert (config.trainer.n_gpus_per_node, rollout.tensor_model_parallel_size) == (2, 2)
+    assert config.trainer.total_epochs == 2
+    assert need_reference_policy(config)
+
+
+def test_the_embedded_run_asks_no_outside_endpoint(monkeypatch):
+    monkeypatch.setenv("OPERATOR_BASE_URL", "https://example.com/v1")
+    config = compose_recipe(EMBEDDED, [])
+    assert config.workflow_r1.operators.base_url is None
+    assert compose_recipe(REFERENCE, []).workflow_r1.operators.base_url == "https://example.com/v1"
+
+
+def test_one_seed_sets_them_all():
+    config = compose_recipe(EMBEDDED, ["seed=7"])
+    rollout, actor = config.actor_rollout_ref.rollout, config.actor_rollout_ref.actor
+    assert {config.world.seed, config.data.seed, rollout.seed, actor.fsdp_config.seed} == {7}
+    assert config.trainer.default_local_dir == "outputs/embedded_seed7"
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("trainer.total_step=3", "Unknown setting 'trainer.total_step': check its spelling"),
+        ("trainer.nnodes", "not a Hydra configuration"),
+        ("data.train_files=[a", "not a Hydra configuration"),
+    ],
+)
+def test_an_override_that_cannot_work_gets_one_sentence(override, message):
+    with pytest.raises(LaunchError) as error:
+        compose_recipe(EMBEDDED, [override])
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)

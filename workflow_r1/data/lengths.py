@@ -1,0 +1,59 @@
+"""How long prompts and answers are in tokens."""
+
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from statistics import median
+from typing import Any
+
+from workflow_r1.data.errors import DataError
+from workflow_r1.data.examples import Example
+from workflow_r1.policy_prompt import policy_messages
+
+Lengths = dict[str, int]
+
+
+def load_tokenizer(name_or_path: str) -> Any:
+    """A Hugging Face tokenizer that has a chat template.
+
+    Raises:
+        DataError: there is none of this name, or it has no chat template.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name_or_path)
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise DataError(f"The tokenizer {name_or_path!r} could not be loaded: {reason}") from None
+    if not tokenizer.chat_template:
+        raise DataError(f"The tokenizer {name_or_path!r} has no chat template: name that of an instruct model.")
+    return tokenizer
+
+
+def token_lengths(examples: Sequence[Example], system_prompt: str, tokenizer: Any) -> dict[str, Lengths]:
+    """`min`, `median`, `p99` and `max` of the whole `prompt`, chat template included, and of each gold `answer`."""
+    chats = (
+        tokenizer.apply_chat_template(
+            policy_messages(example.question, system_prompt), tokenize=False, add_generation_prompt=True
+        )
+        for example in examples
+    )
+    answers = (gold for example in examples for gold in example.golds)
+    return {"prompt": _summary(_count(chats, tokenizer)), "answer": _summary(_count(answers, tokenizer))}
+
+
+def _count(texts: Iterator[str], tokenizer: Any) -> list[int]:
+    counts: list[int] = []
+    while batch := list(islice(texts, 512)):
+        counts.extend(len(ids) for ids in tokenizer(batch, add_special_tokens=False)["input_ids"])
+    return counts
+
+
+def _summary(counts: list[int]) -> Lengths:
+    ranked = sorted(counts)
+    return {
+        "min": ranked[0],
+        "median": round(median(ranked)),
+        "p99": ranked[round(0.99 * (len(ranked) - 1))],
+        "max": ranked[-1],
+    }

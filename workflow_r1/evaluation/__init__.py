@@ -1,0 +1,1 @@
+"""From a policy or a baseline to a results table, and asking one question."""

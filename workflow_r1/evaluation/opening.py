@@ -1,0 +1,105 @@
+"""From settings to something that can be asked: endpoints are reached and checkpoints served beforehand."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import ExitStack, asynccontextmanager
+from pathlib import Path
+
+from workflow_r1.evaluation import baselines
+from workflow_r1.evaluation.checkpoint import merged_checkpoint
+from workflow_r1.evaluation.config import PolicySettings, RunSettings
+from workflow_r1.evaluation.endpoint import PolicyEndpoint
+from workflow_r1.evaluation.serving import MODEL_NAME, machine_environment, served_checkpoint
+from workflow_r1.evaluation.session import Sampling
+from workflow_r1.evaluation.systems import Baseline, Policy, Prompt, System
+from workflow_r1.operators import OperatorPool
+from workflow_r1.operators.registry import select_operators
+from workflow_r1.policy_prompt import policy_messages
+
+Report = Callable[[str], None]
+_SEARCH = "Search"
+
+
+def operator_pool(settings: PolicySettings) -> OperatorPool:
+    """The operators of a run; makes no connection.
+
+    Raises:
+        OperatorConfigError: the endpoint or the operators are set up wrongly.
+    """
+    if isinstance(settings, RunSettings) and settings.baseline is not None:
+        return OperatorPool(settings.operator_settings(), baselines.OPERATORS, [baselines.__name__])
+    modules = settings.operator_modules
+    names = settings.operator_names or [name for name in select_operators(None, modules) if name != _SEARCH]
+    chosen = dict.fromkeys([*names, _SEARCH] if settings.search else names)
+    return OperatorPool(settings.operator_settings(), list(chosen), modules)
+
+
+@asynccontextmanager
+async def open_system(settings: RunSettings, folder: Path, report: Report) -> AsyncIterator[System]:
+    """The policy or the baseline of a run.
+
+    Args:
+        folder: where the server's log goes, if one has to be started.
+        report: gets a sentence on what is being waited for.
+
+    Raises:
+        EvaluationError: the policy cannot be served or reached.
+        OperatorEndpointError: the operators' endpoint cannot be reached.
+    """
+    if settings.baseline is None:
+        async with open_policy(settings, folder, report) as policy:
+            yield policy
+        return
+    async with operator_pool(settings) as operators:
+        await operators.check()
+        yield Baseline(settings.baseline, operators)
+
+
+@asynccontextmanager
+async def open_policy(settings: PolicySettings, folder: Path, report: Report) -> AsyncIterator[Policy]:
+    """As `open_system`, for a policy."""
+    async with operator_pool(settings) as operators:
+        prompt = _prompt(settings.system_prompt(operators))
+        await operators.check()
+        with ExitStack() as stack:
+            endpoint, control_tokens = _endpoint(settings, folder, report, stack)
+            try:
+                await endpoint.connect()
+                yield Policy(
+                    endpoint,
+                    operators,
+                    prompt,
+                    Sampling(settings.temperature, settings.top_p, settings.max_response_tokens),
+                    settings.limits,
+                    control_tokens,
+                )
+            finally:
+                await endpoint.aclose()
+
+
+def _prompt(system_prompt: str | None) -> Prompt:
+    if system_prompt is None:
+        return lambda question: [{"role": "user", "content": question}]
+    return lambda question: policy_messages(question, system_prompt)
+
+
+def _endpoint(
+    settings: PolicySettings, folder: Path, report: Report, stack: ExitStack
+) -> tuple[PolicyEndpoint, frozenset[str]]:
+    if settings.is_endpoint:
+        return PolicyEndpoint(settings.policy or "", settings.model), frozenset()
+    checkpoint, environ = settings.checkpoint(), machine_environment()
+    if Path(checkpoint).is_dir():
+        report(f"Preparing {checkpoint}.")
+        checkpoint = str(merged_checkpoint(Path(checkpoint), environ))
+    else:
+        environ["HF_HUB_OFFLINE"] = "0"  # the model may have to be downloaded
+    folder.mkdir(parents=True, exist_ok=True)
+    report(f"Starting vLLM for {checkpoint}; its log is {folder / 'vllm.log'}.")
+    served = stack.enter_context(served_checkpoint(checkpoint, folder / "vllm.log", environ, settings.serve_arguments))
+    return PolicyEndpoint(served.base_url, MODEL_NAME, served.api_key), _special_tokens(checkpoint)
+
+
+def _special_tokens(checkpoint: str) -> frozenset[str]:
+    from transformers import AutoTokenizer  # slow to import, and only needed here
+
+    return frozenset(AutoTokenizer.from_pretrained(checkpoint).all_special_tokens)

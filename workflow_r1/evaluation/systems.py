@@ -1,0 +1,81 @@
+"""What can be evaluated: a policy, or a baseline."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from workflow_r1.evaluation.baselines import run_baseline
+from workflow_r1.evaluation.endpoint import Message, PolicyEndpoint
+from workflow_r1.evaluation.session import EndpointSession, Sampling
+from workflow_r1.operators import OperatorPool
+from workflow_r1.rollout import PolicySession, RolloutLimits, rollout
+from workflow_r1.trajectory import Trajectory
+
+Prompt = Callable[[str], list[Message]]
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One question worked on.
+
+    Attributes:
+        prompt_tokens: the policy's, over all its turns.
+        completion_tokens: likewise.
+    """
+
+    trajectory: Trajectory
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+
+class System(Protocol):
+    """Something that answers questions."""
+
+    async def attempt(self, question: str, seed: int) -> Attempt:
+        """Work on `question`; the same seed samples the same.
+
+        Raises:
+            PolicyEndpointError: the policy could not be asked. A failing operator ends the trajectory instead.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """A fixed workflow of `workflow_r1.evaluation.baselines` by name."""
+
+    name: str
+    operators: OperatorPool
+
+    async def attempt(self, question: str, seed: int) -> Attempt:
+        return Attempt(await run_baseline(self.name, question, self.operators, seed))
+
+
+@dataclass(frozen=True)
+class Policy:
+    """A policy behind an endpoint, in the loop it was trained in.
+
+    Attributes:
+        prompt: what the policy is told before the question, as in training.
+        control_tokens: the tokenizer's special tokens, where they are known.
+    """
+
+    endpoint: PolicyEndpoint
+    operators: OperatorPool
+    prompt: Prompt
+    sampling: Sampling
+    limits: RolloutLimits
+    control_tokens: frozenset[str] = frozenset()
+
+    def session(self, question: str, seed: int) -> EndpointSession:
+        """A new conversation about `question`."""
+        return EndpointSession(self.endpoint, self.prompt(question), replace(self.sampling, seed=seed))
+
+    async def rollout(self, question: str, session: PolicySession) -> Trajectory:
+        """Let the policy work on `question` in `session`."""
+        return await rollout(question, session, self.operators, self.limits, self.control_tokens)
+
+    async def attempt(self, question: str, seed: int) -> Attempt:
+        session = self.session(question, seed)
+        trajectory = await self.rollout(question, session)
+        return Attempt(trajectory, session.prompt_tokens, session.completion_tokens)
