@@ -8,7 +8,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from workflow_r1.launch import preflight
-from workflow_r1.launch.recipe import LaunchError
+from workflow_r1.launch.recipe import REFERENCE, LaunchError, compose_recipe
 from workflow_r1.world.server import SimulatedEndpoint, running_server
 from workflow_r1.world.simulated_llm import MODEL_NAME, SimulatedLLM
 from workflow_r1.world.world import World
@@ -21,7 +21,7 @@ ROW = {
 
 
 def test_a_setting_that_would_replace_the_loss_is_refused():
-    config = OmegaConf.create({"algorithm": {"rollout_correction": {"bypass_mode": True}}})
+    config = compose_recipe(REFERENCE, ["algorithm.rollout_correction.bypass_mode=True"])
     with pytest.raises(LaunchError) as error:
         preflight.check_loss(config)
     assert "bypass" in one_sentence(error)

@@ -22,9 +22,7 @@ def find_checkpoint(path: Path) -> Path:
         EvaluationError: there is no checkpoint.
     """
     if not path.is_dir():
-        raise EvaluationError(
-            f"There is no folder {path}: name a checkpoint, an endpoint's URL, or a model id."
-        )
+        raise EvaluationError(f"There is no folder {path}: name a checkpoint, an endpoint's URL, or a model id.")
     if (path / _LATEST).is_file():
         path = path / f"global_step_{(path / _LATEST).read_text().strip()}"
     for folder in (path, path / "actor"):
@@ -68,9 +66,7 @@ def merged_checkpoint(path: Path, environ: Mapping[str, str]) -> Path:
     if merger.returncode:
         shutil.rmtree(unfinished, ignore_errors=True)
         reason = (merger.stderr.strip() or merger.stdout.strip() or "no output").splitlines()[-1]
-        raise EvaluationError(
-            f"verl could not merge {path} ({reason}): check its files and the free disk space."
-        )
+        raise EvaluationError(f"verl could not merge {path} ({reason}): check its files and the free disk space.")
     shutil.rmtree(merged, ignore_errors=True)
     unfinished.rename(merged)
     return merged

@@ -29,6 +29,7 @@ from workflow_r1.evaluation.options import (
 
 T = TypeVar("T")
 
+
 def eval_(
     context: typer.Context,
     benchmark: Annotated[

@@ -174,9 +174,7 @@ class Comparison(BaseModel):
             raise EvaluationError(f"{path}: the run name {bad!r} cannot name a folder: use letters, digits and - _ . +")
         reference = str(content.get("reference", names[-1]))
         if reference not in names:
-            raise EvaluationError(
-                f"{path}: the reference {reference!r} is none of the runs {', '.join(names)}."
-            )
+            raise EvaluationError(f"{path}: the reference {reference!r} is none of the runs {', '.join(names)}.")
         return cls(
             runs={
                 name: parse_settings(RunSettings, {**shared, **run}, f"{path}, run {name!r}")

@@ -12,11 +12,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from workflow_r1.data.benchmarks import load_benchmark
 from workflow_r1.data.examples import Example
+from workflow_r1.evaluation.chart import draw_bars
 from workflow_r1.evaluation.config import Comparison, RunSettings
 from workflow_r1.evaluation.errors import EvaluationError
 from workflow_r1.evaluation.opening import open_system, operator_pool
 from workflow_r1.evaluation.record import Record, ResultStore
-from workflow_r1.evaluation.chart import draw_bars
 from workflow_r1.evaluation.report import Grid, comparison_grids, run_grids
 from workflow_r1.evaluation.runner import all_keys, evaluate, missing
 from workflow_r1.evaluation.summary import Scores, Summary, paired_difference, score_questions, summarise

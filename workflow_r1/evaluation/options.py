@@ -39,9 +39,7 @@ PromptOption = Annotated[
 ]
 TemperatureOption = Annotated[float, typer.Option(min=0, help="0 is greedy decoding.", rich_help_panel=_POLICY)]
 TopPOption = Annotated[float, typer.Option(min=0, max=1, help="Nucleus sampling.", rich_help_panel=_POLICY)]
-SeedOption = Annotated[
-    int, typer.Option(help="Of sampling, at a temperature above 0.", rich_help_panel=_POLICY)
-]
+SeedOption = Annotated[int, typer.Option(help="Of sampling, at a temperature above 0.", rich_help_panel=_POLICY)]
 ServeArgumentsOption = Annotated[
     str,
     typer.Option(

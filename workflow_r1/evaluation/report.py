@@ -78,7 +78,9 @@ def comparison_grids(
     for summary in summaries:
         rows = table_rows(summary)
         em_rows.append([summary.name, *(_percent(rows.get(name), "em") for name in benchmarks)])
-        cost_rows.append([summary.name, _percent(summary.average, "f1"), *_costs(summary.average), str(summary.unserved)])
+        cost_rows.append(
+            [summary.name, _percent(summary.average, "f1"), *_costs(summary.average), str(summary.unserved)]
+        )
     return [
         Grid("exact match in % with 95 % confidence intervals", ["run", *benchmarks], em_rows),
         Grid("per question, on average over the benchmarks", ["run", "F1", *_COSTS, "not served"], cost_rows),

@@ -58,10 +58,11 @@ def check_plugin(environ: Mapping[str, str]) -> None:
 
 def check_loss(config: DictConfig) -> None:
     """The configured policy loss is the one that will run."""
-    if OmegaConf.select(config, "algorithm.rollout_correction.bypass_mode"):
+    loss_mode = config.actor_rollout_ref.actor.policy_loss.loss_mode
+    if loss_mode == "gsspo" and OmegaConf.select(config, "algorithm.rollout_correction.bypass_mode"):
         raise LaunchError(
-            "algorithm.rollout_correction.bypass_mode=True makes verl replace the gsspo loss by its own bypass loss: "
-            "leave it False, or set actor_rollout_ref.actor.policy_loss.loss_mode=bypass_mode and mean it."
+            "algorithm.rollout_correction.bypass_mode=True makes verl replace the gsspo loss by its bypass loss: "
+            "leave it False."
         )
 
 

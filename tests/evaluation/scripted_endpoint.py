@@ -1,0 +1,114 @@
+"""A policy endpoint that plays a scripted workflow: stateless and deterministic, so every run of it can be compared."""
+
+import asyncio
+import json
+import random
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import JSONResponse
+
+from workflow_r1.protocol import STOP_STRINGS
+from workflow_r1.world.language import parse_query
+from workflow_r1.world.scripted import BEHAVIOURS
+from workflow_r1.world.world import World
+
+MODEL = "scripted-policy"
+
+
+class ScriptedEndpoint:
+    """Chat completions of a policy that follows `behaviour` on the world's questions.
+
+    Attributes:
+        asked: how often each `(question, number of observations so far)` was requested; the probe is not counted.
+        requests: the bodies of all requests, in order.
+        most_at_once: the most requests that were ever in flight together.
+        fail: returns an error response for a body, or None to serve it.
+        tool_role: `accepted`, `refused` as OpenAI does, or `dropped` as by a chat template without it.
+        says_stop_reason: as vLLM does.
+        watch: called with each body before it is served.
+    """
+
+    def __init__(self, world: World, behaviour: str = "decompose_and_vote", *, latency: float = 0.0):
+        self.world, self.behaviour, self.latency = world, BEHAVIOURS[behaviour], latency
+        self.asked: Counter[tuple[str, int]] = Counter()
+        self.requests: list[dict[str, Any]] = []
+        self.in_flight = self.most_at_once = 0
+        self.fail: Callable[[dict[str, Any]], Response | None] = lambda body: None
+        self.watch: Callable[[dict[str, Any]], None] = lambda body: None
+        self.tool_role = "accepted"
+        self.says_stop_reason = True
+        self.max_model_len: int | None = 4096
+
+    @property
+    def app(self) -> FastAPI:
+        app = FastAPI()
+        app.add_api_route("/v1/models", self.models, methods=["GET"], response_model=None)
+        app.add_api_route("/v1/chat/completions", self.complete, methods=["POST"], response_model=None)
+        return app
+
+    async def models(self) -> Response:
+        return JSONResponse({"object": "list", "data": [_model(MODEL, self.max_model_len)]})
+
+    async def complete(self, request: Request) -> Response:
+        body = json.loads(await request.body())
+        self.requests.append(body)
+        self.watch(body)
+        if (refusal := self.fail(body)) is not None:
+            return refusal
+        messages = body["messages"]
+        if self.tool_role == "refused" and any(message["role"] == "tool" for message in messages):
+            return error(400, "a tool message needs tool_calls before it")
+        self.in_flight += 1
+        self.most_at_once = max(self.most_at_once, self.in_flight)
+        try:
+            await asyncio.sleep(self.latency)
+            return JSONResponse(self._completion(messages, body))
+        finally:
+            self.in_flight -= 1
+
+    def _completion(self, messages: list[dict[str, str]], body: dict[str, Any]) -> dict[str, Any]:
+        question = next(message["content"] for message in messages if message["role"] == "user")
+        observations = [message["content"] for message in messages if message["content"].startswith("<info>")]
+        text = "ready"
+        if (query := parse_query(question)) is not None:
+            self.asked[question, len(observations)] += 1
+            script = self.behaviour(query, self.world, random.Random(question))
+            text = next(script)
+            for observation in observations:
+                text = script.send(observation)
+        stop = next((stop for stop in STOP_STRINGS if text.endswith(stop) and stop in body.get("stop", [])), None)
+        choice: dict[str, Any] = {
+            "index": 0,
+            "message": {"role": "assistant", "content": text.removesuffix(stop or "")},
+            "finish_reason": "stop",
+        }
+        if self.says_stop_reason:
+            choice["stop_reason"] = stop
+        dropped = self.tool_role == "dropped"
+        read = [message["content"] for message in messages if not (dropped and message["role"] == "tool")]
+        prompt_tokens, completion_tokens = len(" ".join(read).split()), len(text.split())
+        return {
+            "id": "1",
+            "object": "chat.completion",
+            "created": 0,
+            "model": MODEL,
+            "choices": [choice],
+            "usage": {
+                "prompt_tokens": prompt_tokens,
+                "completion_tokens": completion_tokens,
+                "total_tokens": prompt_tokens + completion_tokens,
+            },
+        }
+
+
+def error(status: int, message: str) -> JSONResponse:
+    # No retry: a test that provokes a failure should not wait for seconds.
+    return JSONResponse({"error": {"message": message}}, status, headers={"x-should-retry": "false"})
+
+
+def _model(name: str, max_model_len: int | None) -> dict[str, Any]:
+    extra = {} if max_model_len is None else {"max_model_len": max_model_len}
+    return {"id": name, "object": "model", "created": 0, "owned_by": "tests", **extra}

@@ -1,0 +1,175 @@
+"""An evaluation from its settings to its reports."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+from scripted_endpoint import error
+
+from workflow_r1.evaluation.config import Comparison, RunSettings
+from workflow_r1.evaluation.errors import EvaluationError
+from workflow_r1.evaluation.execution import execute, execute_all, prepare
+from workflow_r1.evaluation.record import Record
+from workflow_r1.evaluation.summary import Summary
+from workflow_r1.world.server import Faults, RunningServer
+
+Settings = Callable[..., RunSettings]
+QUIET = Console(quiet=True)
+
+
+async def run(settings: RunSettings, folder: Path) -> Summary:
+    return (await execute(prepare("run", settings, folder), QUIET))[0]
+
+
+def records(folder: Path) -> list[Record]:
+    return [Record.model_validate_json(line) for line in (folder / "results.jsonl").read_text().splitlines()]
+
+
+async def test_a_policy_is_evaluated_to_tables_and_a_chart(
+    operators: RunningServer, run_settings: Settings, tmp_path: Path
+) -> None:
+    summary = await run(run_settings(), tmp_path / "run")
+
+    assert summary.benchmarks.keys() == {"world_single", "world_two_hop"}
+    assert summary.average is not None
+    assert summary.average.questions == 24
+    single, two_hop = (summary.benchmarks[name].figures for name in ("world_single", "world_two_hop"))
+    assert (single["calls"].mean, two_hop["calls"].mean) == (2, 4)  # the script samples and votes once a hop
+    assert single["ended_by/answered"].mean == 1
+    assert two_hop["operator_tokens"].mean > single["operator_tokens"].mean > 0
+    assert two_hop["policy_tokens"].mean > single["policy_tokens"].mean > 0
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {
+        *("run.json", "results.jsonl", "summary.json", "summary.md", "summary.png")
+    }
+    assert Summary.model_validate_json((tmp_path / "run/summary.json").read_text()) == summary
+    assert "| world_two_hop | 12 |" in (tmp_path / "run/summary.md").read_text()
+
+
+async def test_a_second_run_asks_nothing(
+    operators: RunningServer, policy: RunningServer, run_settings: Settings, tmp_path: Path
+) -> None:
+    first = await run(run_settings(), tmp_path / "run")
+    asked = operators.endpoint.counters["requests"], len(policy.endpoint.requests)
+    assert await run(run_settings(), tmp_path / "run") == first
+    assert (operators.endpoint.counters["requests"], len(policy.endpoint.requests)) == asked
+    assert set(policy.endpoint.asked.values()) == {1}
+
+
+async def test_more_questions_and_samples_continue_a_run(
+    operators: RunningServer, policy: RunningServer, run_settings: Settings, tmp_path: Path
+) -> None:
+    await run(run_settings(limit=6, temperature=1.0), tmp_path / "run")
+    summary = await run(run_settings(limit=10, temperature=1.0, samples=2), tmp_path / "run")
+    assert summary.benchmarks["world_single"].questions + summary.benchmarks["world_two_hop"].questions == 10
+    assert sorted(Record.model_validate(record).sample for record in records(tmp_path / "run")) == [0] * 10 + [1] * 10
+    seeds = {body["seed"] for body in policy.endpoint.requests if "seed" in body}
+    assert len(seeds) > 40  # every turn of every sample has its own
+
+
+async def test_results_of_different_runs_are_not_mixed(
+    operators: RunningServer, run_settings: Settings, tmp_path: Path
+) -> None:
+    await run(run_settings(limit=2), tmp_path / "run")
+    with pytest.raises(EvaluationError, match=r"another run \(it differs in limits\)"):
+        await run(run_settings(limit=2, limits={"max_calls": 3}), tmp_path / "run")
+
+
+async def test_a_failed_policy_request_is_recorded_not_scored_and_asked_again(
+    operators: RunningServer, policy: RunningServer, run_settings: Settings, tmp_path: Path
+) -> None:
+    unlucky = []
+
+    def fail(body: dict) -> object:
+        question = body["messages"][0]["content"]
+        if "who" in question and (not unlucky or question in unlucky):
+            unlucky.append(question)
+            return error(500, "out of memory")
+        return None
+
+    policy.endpoint.fail = fail
+    summary = await run(run_settings(), tmp_path / "run")
+    assert summary.unserved == 1
+    assert sum(benchmark.questions for benchmark in summary.benchmarks.values()) == 23
+    (failed,) = [record for record in records(tmp_path / "run") if record.error]
+    assert "answered 500: out of memory" in failed.error
+    assert failed.trajectory is None
+
+    policy.endpoint.fail = lambda body: None
+    before = policy.endpoint.asked.total()
+    summary = await run(run_settings(), tmp_path / "run")
+    assert summary.unserved == 0
+    assert policy.endpoint.asked.total() - before in (3, 5)  # the turns of the one question
+    assert set(policy.endpoint.asked.values()) == {1}
+
+
+async def test_a_failed_operator_call_is_recorded_not_scored_and_asked_again(
+    operators: RunningServer, run_settings: Settings, tmp_path: Path
+) -> None:
+    settings = run_settings(operators={"max_retries": 0, "breaker_threshold": 10_000})
+    operators.endpoint.faults = Faults(server_error=0.1)
+    while True:  # the check before the run may meet the fault too
+        try:
+            summary = await run(settings, tmp_path / "run")
+            break
+        except Exception as fault:
+            assert "500" in str(fault)
+    assert 0 < summary.unserved < 24
+    failed = [record for record in records(tmp_path / "run") if record.error]
+    assert all("Simulated server error" in record.error for record in failed)
+    assert all(record.trajectory.ended_by == "operator_failure" for record in failed)
+
+    operators.endpoint.faults = Faults()
+    summary = await run(settings, tmp_path / "run")
+    assert summary.unserved == 0
+    assert sum(benchmark.questions for benchmark in summary.benchmarks.values()) == 24
+
+
+async def test_a_dead_endpoint_stops_the_run_with_one_sentence(
+    operators: RunningServer, policy: RunningServer, run_settings: Settings, tmp_path: Path
+) -> None:
+    policy.endpoint.fail = lambda body: error(503, "down") if body["max_tokens"] > 1 else None
+    with pytest.raises(EvaluationError, match=r"50 questions in a row .* 503: down\. Run the same command again"):
+        await run(run_settings(samples=4, temperature=1.0), tmp_path / "run")
+
+
+async def test_no_more_questions_are_worked_on_at_once_than_allowed(
+    operators: RunningServer, policy: RunningServer, run_settings: Settings, tmp_path: Path
+) -> None:
+    policy.endpoint.latency = 0.01
+    await run(run_settings(concurrency=5), tmp_path / "run")
+    assert policy.endpoint.most_at_once == 5
+
+
+async def test_a_file_of_runs_becomes_one_table_and_one_chart(
+    operators: RunningServer, policy: RunningServer, questions: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "runs.yaml").write_text(
+        f"""
+        benchmarks: [{questions}]
+        prompt: none
+        runs:
+          direct: {{baseline: direct}}
+          ensemble: {{baseline: ensemble}}
+          scripted: {{policy: "{policy.base_url}", prices: {{operator_completion: 2}}}}
+        """
+    )
+    comparison = Comparison.read(tmp_path / "runs.yaml")
+    grids, unserved = await execute_all(comparison, tmp_path / "out", QUIET)
+    assert unserved == 0
+    assert [row[0] for row in grids[0].rows] == ["direct", "ensemble", "scripted"]
+    assert grids[0].header == ["run", "world_single", "world_two_hop", "average"]
+
+    content = json.loads((tmp_path / "out/comparison.json").read_text())
+    assert content["reference"] == "scripted"
+    assert content["differences"]["direct"]["questions"] == 24
+    assert content["differences"]["direct"]["difference"]["mean"] < 0  # decomposing and voting beats one call
+    costs = [run["average"]["figures"]["cost"]["mean"] for run in content["runs"]]
+    assert costs[:2] == [0, 0]
+    assert costs[2] > 0
+    assert (tmp_path / "out/comparison.png").stat().st_size > 10_000
+
+    asked = operators.endpoint.counters["requests"]
+    assert await execute_all(comparison, tmp_path / "out", QUIET) == (grids, 0)
+    assert operators.endpoint.counters["requests"] == asked
