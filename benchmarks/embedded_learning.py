@@ -31,9 +31,9 @@ PICTURE = ROOT / "img" / "embedded_learning.png"
 def measure(seed: int, folder: Path) -> dict:
     """Train on one seed and read the figures off what the run left."""
     started = time.monotonic()
+    command = [sys.executable, "-m", "workflow_r1.cli", "train", "--recipe", "workflow_r1_embedded"]
     subprocess.run(
-        [sys.executable, "-m", "workflow_r1.cli", "train", "--recipe", "workflow_r1_embedded"]
-        + [f"seed={seed}", f"trainer.default_local_dir={folder}"],
+        [*command, f"seed={seed}", f"trainer.default_local_dir={folder}"],
         cwd=ROOT,
         env={**os.environ, "XDG_CACHE_HOME": str(folder / "cache")},
         check=True,
@@ -41,8 +41,10 @@ def measure(seed: int, folder: Path) -> dict:
     seconds = time.monotonic() - started
     metrics = read_metrics(folder)
     steps = validation_steps(folder / "trajectories")
-    before, after = (summarise(read_jsonl(folder / "trajectories" / "val" / f"{s}.jsonl")) for s in (steps[0], steps[-1]))
-    differences = [d["training/rollout_probs_diff_mean"] for d in metrics.values() if "training/rollout_probs_diff_mean" in d]
+    files = [folder / "trajectories" / "val" / f"{step}.jsonl" for step in (steps[0], steps[-1])]
+    before, after = (summarise(read_jsonl(file)) for file in files)
+    key = "training/rollout_probs_diff_mean"
+    differences = [data[key] for data in metrics.values() if key in data]
     return {
         "seed": seed,
         "seconds": round(seconds),

@@ -31,7 +31,8 @@ def main() -> None:
     own = subprocess.run(
         [sys.executable, "-X", "importtime", "-c", "import verl"], capture_output=True, text=True, check=True
     ).stderr
-    own_ms = next(int(line.split("|")[1]) / 1000 for line in own.splitlines() if line.endswith("workflow_r1.verl_plugin"))
+    lines = [line for line in own.splitlines() if line.endswith("workflow_r1.verl_plugin")]
+    own_ms = int(lines[0].split("|")[1]) / 1000
     result = {
         "runs": RUNS,
         "import_verl_without_s": round(without, 3),

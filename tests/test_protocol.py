@@ -76,7 +76,8 @@ def test_whatever_breaks_the_grammar_is_malformed_and_says_why(text):
     assert turn.calls == ()
 
 
-_MARKUP = st.sampled_from([f"<{slash}{tag}>" for tag in TAGS for slash in ("", "/")] + ["A: b", "x", "\n", "<", ">", ":"])
+_TAG_TEXTS = [f"<{slash}{tag}>" for tag in TAGS for slash in ("", "/")]
+_MARKUP = st.sampled_from([*_TAG_TEXTS, "A: b", "x", "\n", "<", ">", ":"])
 _SOUP = st.lists(_MARKUP, max_size=12).map("".join)
 
 

@@ -60,7 +60,10 @@ async def test_the_policy_reads_what_its_calls_returned_and_answers():
     assert trajectory.ended_by is EndedBy.ANSWERED
     assert trajectory.answer == "Paris"
     assert session.observations == ["<info>one</info>", "<info>two</info>"]
-    assert [(c.operator, c.input, c.output) for c in trajectory.calls] == [("Echo", "one", "one"), ("Echo", "two", "two")]
+    assert [(c.operator, c.input, c.output) for c in trajectory.calls] == [
+        ("Echo", "one", "one"),
+        ("Echo", "two", "two"),
+    ]
     assert all(turn.generate_seconds == 0.5 for turn in trajectory.turns)
 
 

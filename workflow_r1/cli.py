@@ -5,8 +5,16 @@ from typing import Annotated
 
 import typer
 
+from workflow_r1.data.commands import prepare, validate
+from workflow_r1.evaluation.commands import ask, compare, eval_
+
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Train and use policies that build workflows.")
 world_app = typer.Typer(no_args_is_help=True, help="The embedded world: a simulated operator LLM that knows it.")
+app.command()(prepare)
+app.command()(validate)
+app.command("eval")(eval_)
+app.command()(compare)
+app.command()(ask)
 app.add_typer(world_app, name="world")
 
 _PASS_THROUGH = {"allow_extra_args": True, "ignore_unknown_options": True}

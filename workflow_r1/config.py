@@ -4,9 +4,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from omegaconf import DictConfig, OmegaConf
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from workflow_r1.operators import OperatorSettings
+from workflow_r1.operators import OperatorPool, OperatorSettings
 from workflow_r1.reward import RewardWeights
 
 
@@ -40,20 +41,26 @@ class WorkflowConfig(BaseModel):
     trajectory_dir: Path | None = None
 
     @classmethod
-    def parse(cls, section: Mapping[str, Any] | None) -> "WorkflowConfig":
-        """The typed form of a `workflow_r1` section; a missing one is all defaults.
+    def parse(cls, config: DictConfig) -> "WorkflowConfig":
+        """The typed form of the `workflow_r1` section of a run's configuration; a missing one is all defaults.
 
         Raises:
             ConfigError: naming every setting that does not fit.
         """
+        section = config.get("workflow_r1")
         try:
-            return cls.model_validate(dict(section or {}))
+            return cls.model_validate({} if section is None else OmegaConf.to_container(section, resolve=True))
         except ValidationError as error:
             faults = "; ".join(
                 f"workflow_r1.{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors()
             )
             raise ConfigError(f"The workflow_r1 section of the configuration does not fit: {faults}.") from None
 
-    def operator_settings(self, environ: Mapping[str, str]) -> OperatorSettings:
-        """The endpoint: OPERATOR_* of `environ`, with this section's values on top."""
-        return OperatorSettings.from_env(environ, **{key: value for key, value in self.operators.items() if value})
+    def operator_pool(self, environ: Mapping[str, str]) -> OperatorPool:
+        """The operators of this run: OPERATOR_* of `environ`, with this section's values on top.
+
+        Raises:
+            OperatorConfigError: a variable or a setting is missing or wrong.
+        """
+        settings = OperatorSettings.from_env(environ, **self.operators)
+        return OperatorPool(settings, operators=self.operator_names, modules=self.operator_modules)

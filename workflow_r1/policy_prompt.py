@@ -46,7 +46,7 @@ def render_system_prompt(
     except TemplateSyntaxError as error:
         raise PromptError(f"The prompt template {template}, line {error.lineno}: {error.message}.") from None
     except Exception as error:  # a template is a program of the user's: it can fail in every way
-        raise PromptError(f"The prompt template {template} cannot be rendered: {error}.") from None
+        raise PromptError(f"The prompt template {template} cannot be rendered: {str(error).rstrip('.')}.") from None
     if missing := [spec.name for spec in operators if spec.name not in prompt]:
         raise PromptError(
             f"The prompt template {template} does not mention {', '.join(missing)}: loop over `operators`, or leave "

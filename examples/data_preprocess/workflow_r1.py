@@ -1,7 +1,6 @@
 """Prepare the training data: `workflow-r1 prepare` under the name that verl's users look for.
 
-    python examples/data_preprocess/workflow_r1.py
-    python examples/data_preprocess/workflow_r1.py --source questions.jsonl --local-dir data/mine
+To see every option: python examples/data_preprocess/workflow_r1.py --help
 """
 
 import sys

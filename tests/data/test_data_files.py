@@ -6,7 +6,7 @@ import json
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from workflow_r1.data import json_list
@@ -91,6 +91,7 @@ json_values = st.recursive(
 )
 
 
+@settings(max_examples=50)
 @given(
     st.lists(st.dictionaries(st.text(max_size=4), json_values, max_size=3), max_size=5),
     st.sampled_from([None, 1]),

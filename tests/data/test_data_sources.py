@@ -73,7 +73,7 @@ def test_an_empty_folder_and_a_missing_path_each_get_a_sentence(tmp_path):
         open_source(str(tmp_path))
     with pytest.raises(DataError, match=r"There is no file, folder or benchmark '.*missing\.jsonl'"):
         open_source(str(tmp_path / "missing.jsonl"))
-    with pytest.raises(DataError, match="There is no file, folder or benchmark 'data/missing.jsonl'"):
+    with pytest.raises(DataError, match=r"There is no file, folder or benchmark 'data/missing\.jsonl'"):
         open_source("data/missing.jsonl")
 
 

@@ -1,6 +1,7 @@
 """`train.sh` without a GPU: interrupted, resumed, finished, and what it leaves."""
 
 import signal
+from itertools import pairwise
 
 import pytest
 from conftest import Run, small
@@ -55,9 +56,8 @@ def test_the_same_command_resumes_from_the_last_checkpoint(run, resumed):
 
 def test_the_weights_reach_the_sampler_in_every_step(run, resumed):
     steps = {step: data for step, data in run.metrics.items() if step > 0}
-    assert {step: data["training/rollout_probs_diff_mean"] < 1e-6 for step, data in steps.items()} == {
-        step: True for step in steps
-    }
+    assert list(steps) == [1, 2, 3, 4]
+    assert max(data["training/rollout_probs_diff_mean"] for data in steps.values()) < 1e-6
 
 
 def test_the_policy_is_updated(run, resumed):
@@ -94,7 +94,7 @@ def test_trajectories_are_records_with_rewards(run, resumed):
     for trajectory in trajectories:
         spans = [turn.tokens for turn in trajectory.turns]
         assert all(start < end for start, end in spans)
-        assert all(before[1] < after[0] for before, after in zip(spans, spans[1:], strict=False))
+        assert all(before[1] < after[0] for before, after in pairwise(spans))
 
 
 def test_the_report_shows_before_and_after_and_where_everything_is(run, resumed):

@@ -27,12 +27,12 @@ def lookup(name: str) -> str:
     """
     return "Anker"
 '''
-REWARD = '''
+REWARD = """
 import random
 
 def compute_score(data_source, solution_str, ground_truth, extra_info=None, **kwargs):
     return random.random()  # any reward that differs within a group makes a gradient
-'''
+"""
 
 
 @pytest.fixture(scope="module")

@@ -108,13 +108,8 @@ async def test_a_failed_operator_call_is_recorded_not_scored_and_asked_again(
     operators: RunningServer, run_settings: Settings, tmp_path: Path
 ) -> None:
     settings = run_settings(operators={"max_retries": 0, "breaker_threshold": 10_000})
-    operators.endpoint.faults = Faults(server_error=0.1)
-    while True:  # the check before the run may meet the fault too
-        try:
-            summary = await run(settings, tmp_path / "run")
-            break
-        except Exception as fault:
-            assert "500" in str(fault)
+    operators.endpoint.faults = Faults(server_error=0.1)  # of the seed's first faults, none meets the check
+    summary = await run(settings, tmp_path / "run")
     assert 0 < summary.unserved < 24
     failed = [record for record in records(tmp_path / "run") if record.error]
     assert all("Simulated server error" in record.error for record in failed)
@@ -129,7 +124,7 @@ async def test_a_failed_operator_call_is_recorded_not_scored_and_asked_again(
 async def test_a_dead_endpoint_stops_the_run_with_one_sentence(
     operators: RunningServer, policy: RunningServer, run_settings: Settings, tmp_path: Path
 ) -> None:
-    policy.endpoint.fail = lambda body: error(503, "down") if body["max_tokens"] > 1 else None
+    policy.endpoint.fail = lambda body: error(503, "down") if body.get("max_tokens") != 1 else None
     with pytest.raises(EvaluationError, match=r"50 questions in a row .* 503: down\. Run the same command again"):
         await run(run_settings(samples=4, temperature=1.0), tmp_path / "run")
 
@@ -159,7 +154,7 @@ async def test_a_file_of_runs_becomes_one_table_and_one_chart(
     grids, unserved = await execute_all(comparison, tmp_path / "out", QUIET)
     assert unserved == 0
     assert [row[0] for row in grids[0].rows] == ["direct", "ensemble", "scripted"]
-    assert grids[0].header == ["run", "world_single", "world_two_hop", "average"]
+    assert grids[0].header == ["run", "world_two_hop", "world_single", "average"]
 
     content = json.loads((tmp_path / "out/comparison.json").read_text())
     assert content["reference"] == "scripted"

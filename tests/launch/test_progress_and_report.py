@@ -64,9 +64,7 @@ def run(tmp_path):
 
 def test_a_step_is_one_line_and_a_validation_another():
     step, validation = describe(7, 60, STEP)
-    assert step == (
-        "step   7/60  reward +0.25  EM 0.50  calls 1.2  malformed 10%  clipped 3.1%  kl +0.0020  2.5 s"
-    )
+    assert step == ("step   7/60  reward +0.25  EM 0.50  calls 1.2  malformed 10%  clipped 3.1%  kl +0.0020  2.5 s")
     assert validation == "validation at step 7: EM single 0.75  two_hop 0.25"
 
 
@@ -140,6 +138,7 @@ def test_the_last_exception_of_a_log_is_its_cause(tmp_path):
     log.write_text("ValueError: old run\n")
     start = log.stat().st_size
     with log.open("a") as file:
-        file.write("Traceback\n  raise\nray.exceptions.RayTaskError(KeyError): \x1b[36mray::x\nValueError: the cause\nnoise\n")
+        file.write("Traceback\n  raise\nray.exceptions.RayTaskError(KeyError): \x1b[36mray::x\n")
+        file.write("ValueError: the cause\nnoise\n")
     assert last_error(log, start) == "ValueError: the cause"
     assert "without saying why" in last_error(log, log.stat().st_size)

@@ -1,7 +1,6 @@
 """The recipes compose over verl's tree, pass verl's own validation, and unknown overrides are named."""
 
 import pytest
-from omegaconf import OmegaConf
 from verl.trainer.ppo.utils import need_critic, need_reference_policy
 from verl.utils.config import omega_conf_to_dataclass, validate_config
 
@@ -11,9 +10,10 @@ from workflow_r1.launch.recipe import EMBEDDED, REFERENCE, LaunchError, compose_
 
 @pytest.mark.parametrize("recipe", [REFERENCE, EMBEDDED])
 def test_a_recipe_passes_verls_validation(recipe):
-    config = compose_recipe(recipe, ["actor_rollout_ref.model.path=somewhere", "data.train_files=a", "data.val_files=b"])
+    needed = ["actor_rollout_ref.model.path=somewhere", "data.train_files=a", "data.val_files=b"]
+    config = compose_recipe(recipe, needed)
     validate_config(config, need_reference_policy(config), need_critic(config))
-    WorkflowConfig.parse(OmegaConf.to_container(config.workflow_r1, resolve=True))
+    WorkflowConfig.parse(config)
     assert not need_critic(config)
     loss = omega_conf_to_dataclass(config.actor_rollout_ref.actor.policy_loss)
     assert (loss.loss_mode, loss.subsequence_weighting) == ("gsspo", "uniform")

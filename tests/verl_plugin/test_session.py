@@ -170,7 +170,14 @@ async def test_servers_without_logprobs_are_fine():
 
 
 @settings(deadline=None, max_examples=25)
-@given(st.lists(st.sampled_from([CALL, ANSWER, CALL + "<|im_end|>", "no tags<|im_end|>", "odd “text” 42"]), min_size=1, max_size=4), st.integers(1, 120))
+@given(
+    st.lists(
+        st.sampled_from([CALL, ANSWER, CALL + "<|im_end|>", "no tags<|im_end|>", "odd “text” 42"]),
+        min_size=1,
+        max_size=4,
+    ),
+    st.integers(1, 120),
+)
 def test_whatever_is_sampled_the_sequences_stay_aligned(texts, response_length):
     async def check():
         session, server = await new_session(texts, response_length)

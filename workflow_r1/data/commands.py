@@ -119,6 +119,10 @@ def validate(
     from workflow_r1.data.validation import validate_examples
 
     try:
+        if not source and not LOCAL_DIR.exists():
+            raise DataError(
+                f"There is no {LOCAL_DIR} yet: make it with 'workflow-r1 prepare', or name what to validate."
+            )
         opened = [open_source(text) for text in source or [str(LOCAL_DIR)]]
         files = [file for each in opened for split in each.splits.values() for file in split]
         report = validate_examples(read_examples(files))

@@ -52,12 +52,12 @@ def _one_sentence(dataset_id: str) -> Iterator[None]:
     except (LocalEntryNotFoundError, ConnectionError, httpx.TransportError):
         raise DataError(
             f"The Hugging Face Hub cannot be reached for the dataset {dataset_id!r}: check the network, HF_ENDPOINT "
-            "and HF_HUB_OFFLINE, or give a local copy instead."
+            "and HF_HUB_OFFLINE, or give the path of a local copy."
         ) from None
     except (DatasetNotFoundError, RepositoryNotFoundError):
         raise DataError(
-            f"There is no dataset {dataset_id!r} on the Hugging Face Hub, or it is not public: check its spelling, or "
-            "log in with 'hf auth login'."
+            f"There is no path {dataset_id!r} here, and no public dataset of that name on the Hugging Face Hub: check "
+            "the spelling, or log in with 'hf auth login'."
         ) from None
     except (EntryNotFoundError, ValueError, OSError) as error:
         reason = textwrap.shorten(str(error), width=400, placeholder=" ...")

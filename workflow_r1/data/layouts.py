@@ -96,7 +96,8 @@ def read_examples(files: Sequence[SourceFile]) -> Iterator[Example]:
         wanted = [column for column in (*layout.needs, *layout.reads, *_COMMON) if column in columns]
         for index, row in enumerate(read_rows(file.path, wanted)):
             data_source = str(row.get("data_source") or file.data_source)
-            identity = _text(row.get("id")) or _text(row.get("_id")) or f"{data_source}_{index}"
+            noted = row.get("id") or row.get("_id") or _field(row.get("extra_info"), "id")
+            identity = _text(noted) or f"{data_source}_{index}"
             question, golds = layout.question(row), layout.golds(row)
             yield Example(name.unique(identity), _text(question), _texts(golds), data_source)
 
@@ -118,9 +119,11 @@ class _Names:
 
 def _text(value: Any) -> str:
     """A string or a number as text; anything else is no text."""
-    return str(value).strip() if isinstance(value, str | int | float) and not isinstance(value, bool) else ""
+    if isinstance(value, str):
+        return value.strip()
+    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else ""
 
 
 def _texts(value: Any) -> tuple[str, ...]:
     values = value if isinstance(value, list) else [value]
-    return tuple(dict.fromkeys(text for text in map(_text, values) if text))
+    return tuple(dict.fromkeys(filter(None, map(_text, values))))

@@ -146,7 +146,7 @@ def _folder_splits(folder: Path) -> dict[str, list[SourceFile]]:
 
 
 def _hub_splits(dataset_id: str, config: str | None, split: str | None) -> dict[str, list[SourceFile]]:
-    data_source = _data_source((dataset_id.split("/")[1], config or ""))
+    data_source = _data_source([f"{dataset_id.split('/')[1]} {config or ''}"])
     splits = {
         _SPLIT_WORDS.get(name, name): [SourceFile(address, data_source) for address in addresses]
         for name, addresses in hub.split_addresses(dataset_id, config).items()

@@ -1,6 +1,7 @@
 """Examples as the rows that verl trains on."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from itertools import accumulate
 from pathlib import Path
 
 import pyarrow as pa
@@ -9,36 +10,47 @@ import pyarrow.parquet as pq
 from workflow_r1.data.examples import Example
 from workflow_r1.policy_prompt import policy_messages
 
-SCHEMA = pa.schema(
-    {
-        "data_source": pa.string(),
-        "agent_name": pa.string(),
-        "prompt": pa.list_(pa.struct({"role": pa.string(), "content": pa.string()})),
-        "ability": pa.string(),
-        "reward_model": pa.struct({"style": pa.string(), "ground_truth": pa.struct({"target": pa.list_(pa.string())})}),
-        "extra_info": pa.struct(
-            {"index": pa.int64(), "split": pa.string(), "id": pa.string(), "question": pa.string()}
-        ),
-    }
-)
 _BATCH = 4096
 
 
 def write_examples(path: Path, examples: Sequence[Example], split: str, system_prompt: str) -> None:
     """Write a Parquet file in verl's columns; the same examples give the same bytes."""
-    with pq.ParquetWriter(path, SCHEMA) as writer:
-        for start in range(0, len(examples), _BATCH):
-            batch = enumerate(examples[start : start + _BATCH], start=start)
-            writer.write_table(pa.Table.from_pylist(list(_rows(batch, split, system_prompt)), schema=SCHEMA))
+    first = _table(examples[:_BATCH], 0, split, system_prompt)
+    with pq.ParquetWriter(path, first.schema) as writer:
+        writer.write_table(first)
+        for start in range(_BATCH, len(examples), _BATCH):
+            writer.write_table(_table(examples[start : start + _BATCH], start, split, system_prompt))
 
 
-def _rows(examples: Iterable[tuple[int, Example]], split: str, system_prompt: str) -> Iterable[dict]:
-    for index, example in examples:
-        yield {
-            "data_source": example.data_source,
-            "agent_name": "workflow_r1_agent_loop",
-            "prompt": policy_messages(example.question, system_prompt),
-            "ability": "question answering",
-            "reward_model": {"style": "rule", "ground_truth": {"target": list(example.golds)}},
-            "extra_info": {"index": index, "split": split, "id": example.id, "question": example.question},
+def _table(examples: Sequence[Example], start: int, split: str, system_prompt: str) -> pa.Table:
+    """Built column by column: row by row takes three times as long, and the default test split has 51,713."""
+    count = len(examples)
+    question = pa.array((example.question for example in examples), pa.string())
+    golds = pa.array((example.golds for example in examples), pa.list_(pa.string()))
+    return pa.table(
+        {
+            "data_source": pa.array((example.data_source for example in examples), pa.string()),
+            "agent_name": pa.repeat("workflow_r1_agent_loop", count),
+            "prompt": _prompts(examples, system_prompt),
+            "ability": pa.repeat("question answering", count),
+            "reward_model": _struct(style=pa.repeat("rule", count), ground_truth=_struct(target=golds)),
+            "extra_info": _struct(
+                index=pa.array(range(start, start + count), pa.int64()),
+                split=pa.repeat(split, count),
+                id=pa.array((example.id for example in examples), pa.string()),
+                question=question,
+            ),
         }
+    )
+
+
+def _prompts(examples: Sequence[Example], system_prompt: str) -> pa.ListArray:
+    chats = [policy_messages(example.question, system_prompt) for example in examples]
+    messages = [message for chat in chats for message in chat]
+    ends = list(accumulate(map(len, chats), initial=0))
+    role, content = (pa.array((message[key] for message in messages), pa.string()) for key in ("role", "content"))
+    return pa.ListArray.from_arrays(ends, _struct(role=role, content=content))
+
+
+def _struct(**columns: pa.Array) -> pa.StructArray:
+    return pa.StructArray.from_arrays(list(columns.values()), names=list(columns))

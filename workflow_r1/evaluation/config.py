@@ -61,7 +61,7 @@ class PolicySettings(BaseModel):
             EvaluationError: it is neither.
         """
         policy = self.policy or ""
-        if not Path(policy).exists() and re.fullmatch(r"[\w.-]+/[\w.-]+", policy):
+        if not Path(policy).exists() and re.fullmatch(r"\w[\w.-]*/[\w.-]+", policy):
             return policy
         return str(find_checkpoint(Path(policy).expanduser()).resolve())
 
@@ -99,7 +99,7 @@ class RunSettings(PolicySettings):
     """
 
     baseline: str | None = None
-    benchmarks: tuple[str, ...] = Field(default=(), min_length=1)
+    benchmarks: tuple[str, ...] = Field(min_length=1)
     limit: int | None = Field(default=None, ge=1)
     data_seed: int = 1
     samples: int = Field(default=1, ge=1)

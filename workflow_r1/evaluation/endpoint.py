@@ -3,7 +3,7 @@
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import openai
 from openai import AsyncOpenAI, DefaultAioHttpClient
@@ -112,10 +112,10 @@ class PolicyEndpoint:
             PolicyEndpointError: the endpoint could not serve the request within its retries.
         """
         assert self.model is not None, "connect first"
+        body = {"model": self.model, "messages": messages, **sampling}
         try:
-            completion: ChatCompletion = await self._openai.chat.completions.create(
-                model=self.model, messages=cast(Any, messages), **sampling
-            )
+            # `chat.completions.create` walks the messages and their types first, which takes longer than all the rest.
+            completion = await self._openai.post("/chat/completions", cast_to=ChatCompletion, body=body)
             choice, usage = completion.choices[0], completion.usage
             return Completion(
                 text=choice.message.content or "",

@@ -8,9 +8,11 @@ from rich.table import Table
 
 from workflow_r1.evaluation.statistics import Estimate
 from workflow_r1.evaluation.summary import BenchmarkSummary, Difference, Summary
+from workflow_r1.trajectory import EndedBy
 
 AVERAGE = "average"
 _NONE = "–"
+_SERVED = set(EndedBy) - {EndedBy.OPERATOR_FAILURE}  # a failure is in no figure but the count of what was not served
 _SCORES = {"em": "EM", "f1": "F1", "sub_em": "sub-EM"}
 _COSTS = ("calls", "policy tokens", "operator tokens", "US$ / 1000")
 
@@ -42,7 +44,7 @@ def run_grids(summary: Summary) -> list[Grid]:
     rows = table_rows(summary)
     names = list(next((row.figures for row in rows.values() if row.figures), {}))
     scores = {**_SCORES, **{name: name for name in names if name.startswith("pass@") or name == "majority"}}
-    ends = {name: name.removeprefix("ended_by/").replace("_", " ") for name in names if name.startswith("ended_by/")}
+    ends = {f"ended_by/{reason.value}": reason.value.replace("_", " ") for reason in EndedBy if reason in _SERVED}
     samples = f", {summary.samples} samples a question" if summary.samples > 1 else ""
     return [
         Grid(
@@ -113,11 +115,12 @@ def _difference(found: Difference | None) -> list[str]:
 
 
 def _costs(row: BenchmarkSummary | None) -> list[str]:
+    priced = row and row.figures and row.figures["cost"].mean > 0
     return [
         _number(row, "calls", ".2f"),
         _number(row, "policy_tokens", ",.0f"),
         _number(row, "operator_tokens", ",.0f"),
-        _number(row, "cost", ",.2f", scale=1000),
+        _number(row, "cost", ",.2f", scale=1000) if priced else _NONE,
     ]
 
 

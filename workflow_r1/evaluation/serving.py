@@ -22,8 +22,9 @@ from workflow_r1.evaluation.errors import EvaluationError
 MODEL_NAME = "policy"
 _START_SECONDS = 1800.0  # a large model is first downloaded
 _GRACE_SECONDS = 20.0
-# On a CPU as in training: full precision, and no compilation of the model.
-_CPU_ARGUMENTS = ("--dtype", "float32", "--enforce-eager")
+# On a CPU as in training: full precision, and no compilation of the model. vLLM 0.27.1 rewinds the generator of a
+# request with a seed after each chunk of its prompt, which torch's CPU generators cannot: so prompts stay whole.
+_CPU_ARGUMENTS = ("--dtype", "float32", "--enforce-eager", "--no-enable-chunked-prefill")
 
 
 @dataclass(frozen=True)
@@ -65,11 +66,12 @@ def served_checkpoint(
         arguments: more arguments of `vllm serve`.
 
     Raises:
-        EvaluationError: the server did not come up; the message has the last line of its log.
+        EvaluationError: the server did not come up, or ended on its own; the message has an error of its log.
     """
     port, key = _free_port(), secrets.token_hex(16)
     command = [sys.executable, "-m", "vllm.entrypoints.cli.main", "serve", model, "--host", "127.0.0.1"]
     command += ["--port", str(port), "--served-model-name", MODEL_NAME, "--generation-config", "vllm"]
+    command += ["--disable-uvicorn-access-log"]
     command += [*(_CPU_ARGUMENTS if is_cpu() else ()), *arguments]
     with log.open("wb") as output:
         process = subprocess.Popen(
@@ -82,7 +84,12 @@ def served_checkpoint(
         )
     try:
         _wait_until_ready(process, port, log, command)
-        yield Served(f"http://127.0.0.1:{port}/v1", key)
+        try:
+            yield Served(f"http://127.0.0.1:{port}/v1", key)
+        except EvaluationError as error:
+            if process.poll() is None:
+                raise
+            raise EvaluationError(f"vLLM ended while it served the policy ({_last_error(log)}): see {log}.") from error
     finally:
         _stop(process)
 
@@ -97,7 +104,8 @@ def _wait_until_ready(process: subprocess.Popen[bytes], port: int, log: Path, co
     while time.monotonic() < deadline:
         if process.poll() is not None:
             raise EvaluationError(
-                f"vLLM could not serve the policy ({_last_error(log)}): see {log}; the command was {shlex.join(command)}."
+                f"vLLM could not serve the policy ({_last_error(log)}): see {log}. "
+                f"The command was {shlex.join(command)}."
             )
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5):

@@ -114,9 +114,8 @@ def _check_parquet(path: Path, setting: str) -> None:
 def check_operators(config: DictConfig) -> WorkflowConfig:
     """The `workflow_r1` section fits, and the operator endpoint serves its model."""
     try:
-        section = WorkflowConfig.parse(OmegaConf.to_container(config.workflow_r1, resolve=True))
-        pool = OperatorPool(section.operator_settings(os.environ), operators=section.operator_names)
-        asyncio.run(_reach(pool))
+        section = WorkflowConfig.parse(config)
+        asyncio.run(_reach(section.operator_pool(os.environ)))
     except (ConfigError, OperatorConfigError, OperatorEndpointError) as error:
         raise LaunchError(str(error)) from None
     return section

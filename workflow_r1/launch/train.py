@@ -65,7 +65,7 @@ def train(overrides: Sequence[str], recipe: str | None = None) -> int:
 
 
 def _take_key_out(overrides: Sequence[str]) -> list[str]:
-    """Move an operator key from the overrides into the environment: verl prints its configuration, and `ps` shows it."""
+    """Move an operator key from the overrides to the environment: verl prints its configuration, `ps` the overrides."""
     kept = []
     for override in overrides:
         if match := _KEY_OVERRIDE.fullmatch(override):

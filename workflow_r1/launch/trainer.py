@@ -5,6 +5,7 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -78,7 +79,5 @@ def _end(processes: list[psutil.Process], grace: float) -> None:
 
 
 def _signal(process: psutil.Process, kill: bool) -> None:
-    try:
+    with suppress(psutil.NoSuchProcess):
         process.kill() if kill else process.terminate()
-    except psutil.NoSuchProcess:
-        pass

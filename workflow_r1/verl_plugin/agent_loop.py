@@ -4,7 +4,6 @@ import os
 from functools import lru_cache
 from typing import Any
 
-from omegaconf import OmegaConf
 from verl.experimental.agent_loop.agent_loop import AgentLoopBase, AgentLoopMetrics, AgentLoopOutput, register
 
 from workflow_r1.config import WorkflowConfig
@@ -25,8 +24,7 @@ class WorkflowAgentLoop(AgentLoopBase):
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
-        section = self.config.get("workflow_r1")
-        self.workflow_config = WorkflowConfig.parse(OmegaConf.to_container(section, resolve=True) if section else None)
+        self.workflow_config = WorkflowConfig.parse(self.config)
         multi_turn = self.rollout_config.multi_turn
         self.limits = RolloutLimits(
             max_turns=multi_turn.max_assistant_turns,
@@ -48,7 +46,7 @@ class WorkflowAgentLoop(AgentLoopBase):
             session=session,
             operators=_operator_pool(self.workflow_config.model_dump_json()),
             limits=self.limits,
-            control_tokens=frozenset(self.tokenizer.all_special_tokens),
+            control_tokens=frozenset(session.tokenizer.all_special_tokens),
         )
         trajectory.data_source = kwargs.get("data_source", "")
         return self._output(session, trajectory)
@@ -82,5 +80,4 @@ class WorkflowAgentLoop(AgentLoopBase):
 @lru_cache(maxsize=1)
 def _operator_pool(config: str) -> OperatorPool:
     """The process's one pool: verl builds an agent loop a trajectory, but connections and limits outlive it."""
-    section = WorkflowConfig.model_validate_json(config)
-    return OperatorPool(section.operator_settings(os.environ), operators=section.operator_names)
+    return WorkflowConfig.model_validate_json(config).operator_pool(os.environ)

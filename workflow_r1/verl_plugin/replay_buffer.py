@@ -24,8 +24,8 @@ class WorkflowReplayBuffer(ReplayBuffer):
             `trajectory_dir`, where `train/<step>.jsonl` and `val/<step>.jsonl` are written, or None.
     """
 
-    def __init__(self, *args: Any, sampler_kwargs: Any, **kwargs: Any):
-        super().__init__(*args, sampler_kwargs=sampler_kwargs, **kwargs)
+    def __init__(self, *, sampler_kwargs: Any, **kwargs: Any):
+        super().__init__(sampler_kwargs=sampler_kwargs, **kwargs)
         self.poll_interval = sampler_kwargs.get("poll_interval", self.poll_interval)
         folder = sampler_kwargs.get("trajectory_dir")
         self._trajectory_dir = Path(folder) if folder else None

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-from omegaconf import OmegaConf
 from verl import DataProto
 from verl.experimental.reward_loop.reward_manager.base import RewardManagerBase
 from verl.experimental.reward_loop.reward_manager.registry import register
@@ -18,9 +17,7 @@ class WorkflowRewardManager(RewardManagerBase):
 
     def __init__(self, config: Any, tokenizer: Any, compute_score: Any = None, **kwargs: Any):
         super().__init__(config, tokenizer, compute_score)
-        section = config.get("workflow_r1")
-        parsed = WorkflowConfig.parse(OmegaConf.to_container(section, resolve=True) if section else None)
-        self.weights = parsed.reward
+        self.weights = WorkflowConfig.parse(config).reward
 
     async def run_single(self, data: DataProto) -> dict[str, Any]:
         """Score the last output of one trajectory.

@@ -15,6 +15,7 @@ class VerlSession:
     """The growing token sequence of one trajectory.
 
     Attributes:
+        tokenizer: the policy's.
         prompt_ids: the prompt's tokens.
         token_ids: prompt and response; what the policy sampled stands in it as it was sampled.
         response_mask: 1 on sampled tokens, 0 on everything that joins and answers them.
@@ -24,6 +25,7 @@ class VerlSession:
 
     def __init__(self, loop: AgentLoopBase, messages: list[dict], sampling_params: dict[str, Any], priority: int):
         self._loop = loop
+        self.tokenizer: Any = loop.tokenizer
         self._messages = messages
         self._sampling_params = {**sampling_params, "stop": list(STOP_STRINGS), "include_stop_str_in_output": True}
         self._priority = priority
@@ -67,11 +69,11 @@ class VerlSession:
         return next((stop for stop in STOP_STRINGS if text.count(stop) > before.count(stop)), None)
 
     def _ended_by_policy(self) -> bool:
-        return bool(self.response_mask) and self.token_ids[-1] == self._loop.tokenizer.eos_token_id
+        return bool(self.response_mask) and self.token_ids[-1] == self.tokenizer.eos_token_id
 
     def _text(self, start: int, end: int | None = None) -> str:
         response_ids = self.token_ids[len(self.prompt_ids) :]
-        return self._loop.tokenizer.decode(response_ids[start:end], skip_special_tokens=True)
+        return self.tokenizer.decode(response_ids[start:end], skip_special_tokens=True)
 
     async def _generate(self) -> bool:
         """Sample up to the next stop; False if there was no room to."""
@@ -109,7 +111,7 @@ class VerlSession:
     async def observe(self, observation: str) -> bool:
         # Continuous tokens render the new message alone, so what stands for the turn before it never matters.
         previous = [*self._messages, {"role": "assistant", "content": ""}]
-        updated = [*previous, {"role": observation_role(self._loop.tokenizer), "content": observation}]
+        updated = [*previous, {"role": observation_role(self.tokenizer), "content": observation}]
         merged, mask, logprobs = await self._loop.ct_merge_context_msg(previous, updated, *self._closed_turn())
         if len(mask) >= self._loop.rollout_config.response_length:
             return False
@@ -123,7 +125,7 @@ class VerlSession:
         A turn that a stop string ended lacks the template's end-of-turn token. It was not sampled, so it gets
         mask 0, like every other token that the policy did not choose.
         """
-        closing = end_of_turn_ids(self._loop.tokenizer)
+        closing = end_of_turn_ids(self.tokenizer)
         if not closing or self.token_ids[-1] == closing[-1]:
             return self.token_ids, self.response_mask, self.response_logprobs
         mask = self.response_mask + [0] * len(closing)

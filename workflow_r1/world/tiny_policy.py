@@ -1,4 +1,4 @@
-"""A policy small enough for a CPU: a Qwen2 shape of a million parameters, cold-started on demonstrations.
+"""A policy small enough for a CPU: a Qwen3 shape of a million parameters, cold-started on demonstrations.
 
 What it leaves out: pre-training. It reads and writes only the world's language, so everything that it learns here are
 the habits of the demonstrations, good and bad, and copying names. Reinforcement learning does the rest.
@@ -8,7 +8,7 @@ import hashlib
 import inspect
 import random
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 
@@ -16,18 +16,18 @@ import torch
 import transformers
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch.nn.functional import cross_entropy
-from transformers import GenerationConfig, PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+from transformers import GenerationConfig, PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
 from workflow_r1 import protocol
 from workflow_r1.operators import builtin
 from workflow_r1.world import brain, demonstrations, language, scripted, simulated_llm, tokenizer, world
-from workflow_r1.world.demonstrations import demonstrate, tokenise
-from workflow_r1.world.tokenizer import PAD, build_tokenizer
+from workflow_r1.world.demonstrations import Demonstration, demonstrate, tokenise
+from workflow_r1.world.tokenizer import build_tokenizer
 from workflow_r1.world.world import World
 
 DEMONSTRATIONS = 12_000
-TOKENS_PER_STEP = 4_096
 EPOCHS = 2
+TOKENS_PER_STEP = 1_024
 PEAK_LR = 3e-3
 _SOURCES: tuple[ModuleType, ...] = (
     protocol,
@@ -62,9 +62,7 @@ def ensure_tiny_policy(world: World, cache_dir: Path, seed: int = 0) -> Path:
 def cold_start(world: World, path: Path, *, seed: int = 0, count: int = DEMONSTRATIONS) -> None:
     """Train a policy from scratch on `count` demonstrations and save it to `path`."""
     examples = list(demonstrate(world, count))
-    texts = {text for example in examples for text in (example.question, *example.turns, *example.observations)}
-    names = {name for names in world.entities.values() for name in names}
-    tokenizer = build_tokenizer(texts | names)
+    tokenizer = build_tokenizer(vocabulary(world, examples))
     model = new_model(tokenizer, seed)
     train(model, [tokenise(example, tokenizer) for example in examples], seed)
     model.generation_config = GenerationConfig(
@@ -74,30 +72,49 @@ def cold_start(world: World, path: Path, *, seed: int = 0, count: int = DEMONSTR
     tokenizer.save_pretrained(path)
 
 
-def new_model(tokenizer: PreTrainedTokenizerFast, seed: int) -> Qwen2ForCausalLM:
-    """An untrained model for `tokenizer`. vLLM's CPU attention takes heads of 32 and up."""
+def vocabulary(world: World, demonstrations: Iterable[Demonstration]) -> set[str]:
+    """Texts with every word that the policy has to read or write."""
+    names = {name for names in world.entities.values() for name in names}
+    said = {text for one in demonstrations for text in (one.question, *one.turns, *one.observations)}
+    return names | said
+
+
+def new_model(tokenizer: PreTrainedTokenizerFast, seed: int) -> Qwen3ForCausalLM:
+    """An untrained model for `tokenizer`.
+
+    Qwen3, because for Qwen2 transformers insists on Qwen2's own word splitting. vLLM's CPU attention takes heads of 32
+    and up.
+
+    Attention starts out as copying: value and output projections are the identity, and the embedding is tied. So the
+    model has to learn where to look, but not how to repeat what it sees there, and copies names within a minute.
+    """
     torch.manual_seed(seed)
-    return Qwen2ForCausalLM(
-        Qwen2Config(
+    model = Qwen3ForCausalLM(
+        Qwen3Config(
             vocab_size=-(-len(tokenizer) // 64) * 64,
             hidden_size=128,
             intermediate_size=384,
             num_hidden_layers=3,
-            num_attention_heads=4,
-            num_key_value_heads=4,
+            num_attention_heads=2,
+            num_key_value_heads=2,
+            head_dim=64,
             max_position_embeddings=4096,
             rope_parameters={"rope_type": "default", "rope_theta": 10_000.0},
+            initializer_range=0.06,
             tie_word_embeddings=True,
             bos_token_id=None,
             eos_token_id=tokenizer.eos_token_id,
             pad_token_id=tokenizer.pad_token_id,
         )
     )
+    for layer in model.model.layers:
+        torch.nn.init.eye_(layer.self_attn.v_proj.weight)
+        torch.nn.init.eye_(layer.self_attn.o_proj.weight)
+    return model
 
 
-def train(model: Qwen2ForCausalLM, samples: Sequence[Sample], seed: int) -> None:
+def train(model: Qwen3ForCausalLM, samples: Sequence[Sample], seed: int) -> None:
     """Next-token prediction on the policy's own tokens: AdamW with a one-cycle learning rate."""
-    pad = model.config.pad_token_id
     batches = [batch for epoch in range(EPOCHS) for batch in _batches(samples, f"{seed} {epoch}")]
     optimizer = torch.optim.AdamW(model.parameters(), lr=PEAK_LR, betas=(0.9, 0.95), weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, PEAK_LR, total_steps=len(batches), pct_start=0.1)
@@ -106,9 +123,10 @@ def train(model: Qwen2ForCausalLM, samples: Sequence[Sample], seed: int) -> None
     with Progress(*columns) as progress:
         task = progress.add_task("", total=len(batches), state="")
         for batch in batches:
-            ids, mask = _pad([ids for ids, _ in batch], pad), _pad([mask for _, mask in batch], 0).bool()
+            ids, mask = _pad([ids for ids, _ in batch], 0), _pad([mask for _, mask in batch], 0).bool()
             # Right padding under a causal mask reaches no real token, so attention needs no mask of its own.
-            logits = model(input_ids=ids, use_cache=False).logits[:, :-1][mask[:, 1:]]
+            hidden = model.model(input_ids=ids, use_cache=False).last_hidden_state
+            logits = model.lm_head(hidden[:, :-1][mask[:, 1:]])
             targets = ids[:, 1:][mask[:, 1:]]
             loss = cross_entropy(logits, targets)
             loss.backward()
@@ -124,9 +142,10 @@ def train(model: Qwen2ForCausalLM, samples: Sequence[Sample], seed: int) -> None
 def _batches(samples: Sequence[Sample], seed: str) -> Iterator[list[Sample]]:
     """Batches of about TOKENS_PER_STEP tokens; similar lengths together, so that little is padding."""
     rng = random.Random(seed)
-    pools = sorted(rng.sample(samples, len(samples)), key=lambda sample: len(sample[0]))
-    batches, batch = [], []
-    for sample in pools:
+    by_length = sorted(rng.sample(samples, len(samples)), key=lambda sample: len(sample[0]))
+    batches: list[list[Sample]] = []
+    batch: list[Sample] = []
+    for sample in by_length:
         batch.append(sample)
         if len(batch) * len(sample[0]) >= TOKENS_PER_STEP:
             batches.append(batch)

@@ -1,0 +1,108 @@
+"""The commands as a user meets them."""
+
+import json
+from pathlib import Path
+
+import pytest
+import typer
+from typer.testing import CliRunner, Result
+
+from workflow_r1.evaluation.commands import ask, compare, eval_
+from workflow_r1.world.server import RunningServer
+from workflow_r1.world.world import World
+
+app = typer.Typer()
+app.command("eval")(eval_)
+app.command()(compare)
+app.command()(ask)
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+@pytest.mark.parametrize("command", ["eval", "compare", "ask"])
+def test_help_says_what_every_flag_is_for(command: str) -> None:
+    result = run(command, "--help")
+    assert result.exit_code == 0
+    assert "POLICY_API_KEY" in result.output or command == "compare"
+
+
+def test_eval_prints_a_table_and_says_where_the_results_are(
+    operators: RunningServer, policy: RunningServer, questions: Path, tmp_path: Path
+) -> None:
+    result = run(
+        *("eval", "--policy", policy.base_url, "--prompt", "none", "-b", questions, "--limit", 6),
+        *("-o", tmp_path / "out", "--policy-price", "1,2"),
+    )
+    assert result.exit_code == 0, result.output
+    assert "world_two_hop" in result.output
+    assert str(tmp_path / "out") in result.output.replace("\n", "")
+    assert json.loads((tmp_path / "out/summary.json").read_text())["average"]["figures"]["cost"]["mean"] > 0
+
+
+def test_eval_exits_with_1_where_a_question_could_not_be_served(
+    operators: RunningServer, policy: RunningServer, questions: Path, tmp_path: Path
+) -> None:
+    policy.endpoint.behaviour = lambda query, world, rng: iter(())  # the server breaks at every question
+    policy.endpoint.fail = lambda body: None if body.get("max_tokens") == 1 else _gone()
+    arguments = ("eval", "--policy", policy.base_url, "--prompt", "none", "-b", questions, "-o", tmp_path / "out")
+    result = run(*arguments)
+    assert result.exit_code == 1
+    assert "24 question(s) could not be served" in result.output
+
+
+def _gone() -> object:
+    from scripted_endpoint import error
+
+    return error(500, "gone")
+
+
+def test_compare_prints_the_runs_side_by_side(operators: RunningServer, questions: Path, tmp_path: Path) -> None:
+    (tmp_path / "runs.yaml").write_text(
+        f"benchmarks: [{questions}]\nruns: {{direct: {{baseline: direct}}, cot: {{baseline: cot}}}}"
+    )
+    result = run("compare", tmp_path / "runs.yaml", "-o", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    assert "exact match less that of cot" in result.output
+    assert (tmp_path / "out/comparison.md").read_text().count("| direct |") == 3
+
+
+def test_ask_prints_one_json_object_for_programs(operators: RunningServer, policy: RunningServer, world: World) -> None:
+    question = next(question for question in world.questions if question.query.hops == 1)
+    result = run("ask", question.text, "--policy", policy.base_url, "--prompt", "none", "--json")
+    assert result.exit_code == 0, result.output
+    content = json.loads(result.stdout)
+    assert content["question"] == question.text
+    assert content["ended_by"] == "answered"
+    assert content["answer"] == content["turns"][-1]["answer"]
+    assert content["operator_completion_tokens"] > 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("eval", "-b", "nq"), "eval: name either a policy or a baseline."),
+        (("eval", "-b", "none.jsonl", "--baseline", "cot"), "There is no file, folder or benchmark 'none.jsonl'"),
+        (("eval", "-b", "nq", "--policy", "./none"), "There is no folder none"),
+        (("eval", "-b", "nq", "--baseline", "cot", "--operator-price", "3"), "--operator-price takes two numbers"),
+        (("eval", "-b", "nq", "--policy", "a/b", "--prompt", "none.jinja"), "none.jinja cannot be read"),
+        (("eval", "-b", "nq", "--policy", "a/b", "--operators", "Reviw"), "no operator named 'Reviw'"),
+        (("compare", "none.yaml"), "none.yaml cannot be read"),
+        (("ask", "who?"), "Name the policy with --policy"),
+        (("ask", "who?", "--policy", "http://127.0.0.1:9/v1"), "http://127.0.0.1:9/v1 cannot be reached"),
+    ],
+)
+def test_a_users_mistake_is_one_sentence(arguments: tuple, sentence: str, operators: RunningServer) -> None:
+    result = run(*arguments)
+    assert result.exit_code == 1
+    assert sentence in result.output
+    assert "Traceback" not in result.output
+
+
+def test_missing_operators_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("OPERATOR_BASE_URL", "OPERATOR_API_KEY", "OPERATOR_MODEL_NAME"):
+        monkeypatch.delenv(name, raising=False)
+    result = run("eval", "-b", "nq", "--baseline", "cot")
+    assert result.exit_code == 1
+    assert "OPERATOR_BASE_URL, OPERATOR_API_KEY, OPERATOR_MODEL_NAME are not set" in result.output

@@ -1,0 +1,190 @@
+"""A policy behind chat completions writes the turns that it writes on training's servers."""
+
+import pytest
+from scripted_endpoint import MODEL, error
+
+from workflow_r1.evaluation.endpoint import Completion, PolicyEndpoint
+from workflow_r1.evaluation.errors import ContextLengthError, PolicyEndpointError
+from workflow_r1.evaluation.session import EndpointSession, Sampling, closed_turn
+from workflow_r1.protocol import parse_turn, render_observation
+from workflow_r1.world.server import RunningServer
+from workflow_r1.world.world import World
+
+CALL = "<think>ask</think><tool>AnswerGenerate: who directed Velmora ?"
+ANSWER = "<think>done</think><answer>Brenden"
+
+
+def completion(text: str, stop_string: str | None = None, finish_reason: str = "stop") -> Completion:
+    return Completion(text, finish_reason, stop_string, prompt_tokens=10, completion_tokens=5)
+
+
+@pytest.mark.parametrize(
+    ("text", "stop_string", "finish_reason", "expected"),
+    [
+        (CALL, "</tool>", "stop", CALL + "</tool>"),  # vLLM says what ended it
+        (CALL, None, "stop", CALL + "</tool>"),  # others do not
+        (ANSWER, None, "stop", ANSWER + "</answer>"),
+        (CALL + "</tool>", "</tool>", "stop", CALL + "</tool>"),  # a server that leaves it in
+        (ANSWER + "</answer>", None, "stop", ANSWER + "</answer>"),
+        (CALL, "", "stop", CALL),  # the model itself ended the turn: it is malformed, and stays so
+        (CALL, None, "length", CALL),
+        ("<think>hm</think>", None, "stop", "<think>hm</think>"),
+        (ANSWER + "</answer>\n", None, "stop", ANSWER + "</answer>"),
+        # A server without stop strings: what comes after the action was never asked for.
+        (CALL + "</tool><info>42</info><answer>42</answer>", None, "stop", CALL + "</tool>"),
+        # The stop string that vLLM saw, inside a thought, ends the turn there, as in training.
+        ("<think>I write ", "</answer>", "stop", "<think>I write </answer>"),
+    ],
+)
+def test_a_turn_ends_where_it_ended(text: str, stop_string: str | None, finish_reason: str, expected: str) -> None:
+    assert closed_turn(completion(text, stop_string, finish_reason), max_calls=1) == expected
+
+
+def test_a_turn_holds_as_many_parallel_calls_as_are_allowed() -> None:
+    call = "<tool>AnswerGenerate: q</tool>"
+    assert closed_turn(completion(f"<think>t</think>{call * 3}", ""), max_calls=2) == f"<think>t</think>{call * 2}"
+    assert closed_turn(completion(f"<think>t</think>{call * 2}", ""), max_calls=2) == f"<think>t</think>{call * 2}"
+
+
+async def connected(server: RunningServer, **kwargs: str) -> PolicyEndpoint:
+    endpoint = PolicyEndpoint(server.base_url, **kwargs)
+    await endpoint.connect()
+    return endpoint
+
+
+def question(world: World) -> str:
+    return next(question.text for question in world.questions if question.query.hops == 1)
+
+
+async def two_turns(server: RunningServer, world: World) -> EndpointSession:
+    endpoint = await connected(server)
+    session = EndpointSession(endpoint, [{"role": "user", "content": question(world)}], Sampling())
+    turn = await session.take_turn(max_calls=1)
+    assert parse_turn(turn.text).calls[0].operator == "MultiAnswerGenerate"
+    assert await session.observe(render_observation([("MultiAnswerGenerate", "[Answer 1] Brenden")]))
+    turn = await session.take_turn(max_calls=1)
+    assert parse_turn(turn.text).calls[0].operator == "ScEnsemble"
+    await endpoint.aclose()
+    return session
+
+
+@pytest.mark.parametrize(("tool_role", "expected"), [("accepted", "tool"), ("refused", "user"), ("dropped", "user")])
+async def test_an_observation_is_a_tool_message_unless_the_policy_would_not_read_it(
+    tool_role: str, expected: str, policy: RunningServer, world: World
+) -> None:
+    policy.endpoint.tool_role = tool_role
+    await two_turns(policy, world)
+    last = policy.endpoint.requests[-1]["messages"]
+    assert [message["role"] for message in last] == ["user", "assistant", expected]
+    assert last[1]["content"].endswith("</tool>")  # the stop string went back into the conversation
+
+
+async def test_servers_that_do_not_say_what_ended_a_turn_serve_as_well(policy: RunningServer, world: World) -> None:
+    policy.endpoint.says_stop_reason = False
+    await two_turns(policy, world)
+
+
+async def test_tokens_are_counted_as_the_endpoint_counts_them(policy: RunningServer, world: World) -> None:
+    endpoint = await connected(policy)
+    session = EndpointSession(endpoint, [{"role": "user", "content": "one two three"}], Sampling())
+    served = iter([Completion(CALL, "stop", "</tool>", 3, 7), Completion(ANSWER, "stop", "</answer>", 25, 4)])
+
+    async def complete(*_: object, **__: object) -> Completion:
+        return next(served)
+
+    endpoint.complete = complete  # type: ignore[method-assign]
+    first = await session.take_turn(1)
+    await session.observe("<info>Brenden</info>")
+    second = await session.take_turn(1)
+    # 3 prompt tokens, 7 of the first turn, 15 of the observation and what joins it, 4 of the second turn.
+    assert (first.tokens, second.tokens) == ((0, 7), (22, 26))
+    assert (session.prompt_tokens, session.completion_tokens) == (28, 11)
+    await endpoint.aclose()
+
+
+async def test_max_tokens_is_what_is_left_of_the_response_or_left_out_where_it_might_not_fit(
+    policy: RunningServer, world: World
+) -> None:
+    endpoint = await connected(policy)
+    messages = [{"role": "user", "content": question(world)}]
+    for room, expected in ((None, 200), (1000, 200), (100, None)):
+        endpoint.context_length = room
+        session = EndpointSession(endpoint, messages, Sampling(max_response_tokens=200))
+        turn = await session.take_turn(1)
+        assert policy.endpoint.requests[-1].get("max_tokens") == expected
+    await session.observe("<info>x</info>")
+    endpoint.context_length = None
+    await session.take_turn(1)
+    assert policy.endpoint.requests[-1]["max_tokens"] == 200 - (turn.tokens[1] - turn.tokens[0])
+    await endpoint.aclose()
+
+
+async def test_a_response_that_is_used_up_takes_no_observation(policy: RunningServer, world: World) -> None:
+    endpoint = await connected(policy)
+    session = EndpointSession(endpoint, [{"role": "user", "content": question(world)}], Sampling(max_response_tokens=2))
+    await session.take_turn(1)
+    assert not await session.observe("<info>x</info>")
+    await endpoint.aclose()
+
+
+async def test_a_conversation_that_outgrows_the_context_ends_incomplete(policy: RunningServer, world: World) -> None:
+    def too_long(body: dict) -> object:
+        return error(400, "This model's maximum context length is 64 tokens.") if len(body["messages"]) > 1 else None
+
+    endpoint = await connected(policy)
+    policy.endpoint.fail = too_long
+    session = EndpointSession(endpoint, [{"role": "user", "content": question(world)}], Sampling())
+    await session.take_turn(1)
+    await session.observe("<info>x</info>")
+    turn = await session.take_turn(1)
+    assert (turn.text, turn.complete) == ("", False)
+
+    policy.endpoint.fail = lambda body: error(400, "This model's maximum context length is 64 tokens.")
+    session = EndpointSession(endpoint, [{"role": "user", "content": question(world)}], Sampling())
+    with pytest.raises(PolicyEndpointError, match="Lower --max-response-tokens") as raised:
+        await session.take_turn(1)
+    assert not isinstance(raised.value, ContextLengthError)  # a prompt that does not fit is no answer
+    await endpoint.aclose()
+
+
+async def test_the_only_model_needs_no_name(policy: RunningServer) -> None:
+    endpoint = await connected(policy)
+    assert (endpoint.model, endpoint.context_length) == (MODEL, 4096)
+    await endpoint.aclose()
+
+
+@pytest.mark.parametrize(
+    ("status", "message", "sentence"),
+    [
+        (401, "bad key sk-secret", "refused the key (401): set POLICY_API_KEY to a key that it accepts."),
+        (404, "no such model", "does not serve the model 'scripted-policy' (404: no such model)"),
+        (400, "not with sk-secret", "answered 400: not with ***."),
+    ],
+)
+async def test_what_is_wrong_with_an_endpoint_is_one_sentence_without_the_key(
+    status: int, message: str, sentence: str, policy: RunningServer
+) -> None:
+    policy.endpoint.fail = lambda body: error(status, message)
+    with pytest.raises(PolicyEndpointError) as raised:
+        await connected(policy, api_key="sk-secret")
+    assert sentence in str(raised.value)
+    seen: BaseException | None = raised.value
+    while seen is not None:
+        assert "sk-secret" not in f"{seen!r} {vars(seen)}"
+        seen = seen.__context__
+
+
+async def test_an_endpoint_that_is_not_there_is_one_sentence(world: World) -> None:
+    endpoint = PolicyEndpoint("http://127.0.0.1:9/v1")
+    with pytest.raises(PolicyEndpointError, match=r"http://127\.0\.0\.1:9/v1 cannot be reached"):
+        await endpoint.connect()
+    await endpoint.aclose()
+
+
+async def test_several_models_need_a_name(policy: RunningServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def two(self: PolicyEndpoint) -> dict[str, None]:
+        return {"a": None, "b": None}
+
+    monkeypatch.setattr(PolicyEndpoint, "_served_models", two)
+    with pytest.raises(PolicyEndpointError, match=r"--model \(it serves a, b\)"):
+        await connected(policy)
