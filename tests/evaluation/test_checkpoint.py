@@ -1,8 +1,10 @@
 """What a user may name as a checkpoint, and how verl's shards become a model."""
 
+import asyncio
 import os
 from pathlib import Path
 
+import psutil
 import pytest
 
 from workflow_r1.evaluation.checkpoint import find_checkpoint, merged_checkpoint
@@ -16,10 +18,10 @@ def touch(*paths: Path) -> None:
         path.write_text("{}")
 
 
-def test_a_hugging_face_folder_is_itself(tmp_path: Path) -> None:
+async def test_a_hugging_face_folder_is_itself(tmp_path: Path) -> None:
     touch(tmp_path / "config.json", tmp_path / "model.safetensors")
     assert find_checkpoint(tmp_path) == tmp_path
-    assert merged_checkpoint(tmp_path, {}) == tmp_path
+    assert await merged_checkpoint(str(tmp_path), {}) == str(tmp_path)
 
 
 @pytest.mark.parametrize("named", [".", "global_step_20", "global_step_20/actor"])
@@ -53,32 +55,47 @@ def test_a_name_that_is_no_path_is_a_model_id(tmp_path: Path, monkeypatch: pytes
         PolicySettings(policy="./runs/first").checkpoint()
 
 
-def test_shards_are_merged_once_and_again_when_they_are_newer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def python_that(does: str, folder: Path) -> str:
+    """A stand-in for the Python that would run verl's merger: `$target` is where it has to write."""
+    script = folder / "python"
+    script.write_text(f'#!/bin/sh\necho "$@" >> {folder}/calls\nfor target; do :; done\n{does}\n')
+    script.chmod(0o755)
+    return str(script)
+
+
+async def test_shards_are_merged_once_and_again_when_they_are_newer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     actor = tmp_path / "actor"
     touch(actor / "fsdp_config.json", actor / "model_world_size_1_rank_0.pt")
-    merges = []
+    merger = python_that('mkdir "$target" && touch "$target/config.json" "$target/model.safetensors"', tmp_path)
+    monkeypatch.setattr("workflow_r1.evaluation.checkpoint.sys.executable", merger)
 
-    def merge(command: list[str], **_: object) -> object:
-        target = Path(command[command.index("--target_dir") + 1])
-        touch(target / "config.json", target / "model.safetensors")
-        merges.append(command)
-        return type("Done", (), {"returncode": 0})
-
-    monkeypatch.setattr("workflow_r1.evaluation.checkpoint.subprocess.run", merge)
-    assert merged_checkpoint(actor, {}) == tmp_path / "merged"
-    merged_checkpoint(actor, {})
-    assert len(merges) == 1
+    assert await merged_checkpoint(str(actor), os.environ) == str(tmp_path / "merged")
+    await merged_checkpoint(str(actor), os.environ)
+    assert (tmp_path / "calls").read_text().count("-m verl.model_merger merge --backend fsdp") == 1
     newer = (tmp_path / "merged/config.json").stat().st_mtime + 10
     os.utime(actor / "model_world_size_1_rank_0.pt", (newer, newer))
-    merged_checkpoint(actor, {})
-    assert len(merges) == 2
-    assert "verl.model_merger" in merges[0]
+    await merged_checkpoint(str(actor), os.environ)
+    assert len((tmp_path / "calls").read_text().splitlines()) == 2
 
 
-def test_a_merge_that_fails_leaves_nothing_and_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_merge_that_fails_leaves_nothing_and_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     touch(tmp_path / "actor" / "fsdp_config.json")
-    failed = type("Failed", (), {"returncode": 1, "stderr": "Traceback\nFileNotFoundError: rank 1", "stdout": ""})
-    monkeypatch.setattr("workflow_r1.evaluation.checkpoint.subprocess.run", lambda *_, **__: failed)
+    merger = python_that('mkdir "$target"; echo Traceback; echo "FileNotFoundError: rank 1" >&2; exit 1', tmp_path)
+    monkeypatch.setattr("workflow_r1.evaluation.checkpoint.sys.executable", merger)
     with pytest.raises(EvaluationError, match="FileNotFoundError: rank 1"):
-        merged_checkpoint(tmp_path / "actor", {})
-    assert [path.name for path in tmp_path.iterdir()] == ["actor"]
+        await merged_checkpoint(str(tmp_path / "actor"), os.environ)
+    assert set(os.listdir(tmp_path)) == {"actor", "calls", "python"}
+
+
+async def test_an_interrupted_merge_leaves_no_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    touch(tmp_path / "actor" / "fsdp_config.json")
+    monkeypatch.setattr("workflow_r1.evaluation.checkpoint.sys.executable", python_that("exec sleep 600", tmp_path))
+    merging = asyncio.create_task(merged_checkpoint(str(tmp_path / "actor"), os.environ))
+    while not psutil.Process().children():  # noqa: ASYNC110 (another process is waited for)
+        await asyncio.sleep(0.01)
+    merging.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await merging
+    assert not psutil.Process().children()

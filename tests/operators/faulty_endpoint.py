@@ -71,7 +71,7 @@ def together(count: int) -> Behaviour:
             await asyncio.wait_for(complete.wait(), timeout=10)
         except asyncio.TimeoutError:
             return web.Response(status=400)
-        return await result(f"sample {body.get('seed')}")(request, body)
+        return await result(f"sample {waiting}")(request, body)
 
     return answer
 

@@ -1,11 +1,12 @@
 import asyncio
 import logging
+import re
 import traceback
 
 import faulty_endpoint as c
 import pytest
 
-from workflow_r1.operators import OperatorConfigError, OperatorEndpointError, OperatorPool
+from workflow_r1.operators import OperatorConfigError, OperatorEndpointError
 from workflow_r1.operators.faults import retry_after
 
 SOLUTIONS = "<query>q</query><solution>Paris</solution><solution>Rome</solution><solution>paris</solution>"
@@ -19,19 +20,38 @@ async def test_a_call_sends_the_prompt_and_gives_the_result(endpoint, make_pool)
     body = endpoint.bodies[0]
     assert body["model"] == "small"
     assert body["temperature"] == 0.0
-    assert "seed" not in body
     assert [message["role"] for message in body["messages"]] == ["system", "user"]
     assert body["messages"][1]["content"] == "<question>\nCapital of France?\n</question>"
     assert endpoint.headers[0]["Authorization"] == f"Bearer {c.KEY}"
 
 
 async def test_three_answers_are_sampled_at_once_and_differently(endpoint, make_pool):
-    endpoint.behaviour = c.together(3)
+    replies = iter("abc")
+
+    async def answer(request, body):
+        await together(request, body)
+        return await c.result(next(replies))(request, body)
+
+    together, endpoint.behaviour = c.together(3), answer
     result = await make_pool().call("MultiAnswerGenerate", "q")
-    assert result.text == "[Answer 1] sample 0\n[Answer 2] sample 1\n[Answer 3] sample 2"
+    numbered = re.findall(r"^\[Answer (\d)\] (\w)$", result.text, re.MULTILINE)
+    assert [number for number, _ in numbered] == ["1", "2", "3"]
+    assert {letter for _, letter in numbered} == set("abc")
     assert all(body["temperature"] > 0 for body in endpoint.bodies)
-    assert {body["seed"] for body in endpoint.bodies} == {0, 1, 2}
     assert (result.prompt_tokens, result.requests) == (30, 3)
+
+
+async def test_no_seed_is_sent_or_all_rollouts_of_a_question_would_share_their_samples(endpoint, make_pool):
+    await make_pool().call("MultiAnswerGenerate", "q")
+    assert all("seed" not in body for body in endpoint.bodies)
+
+
+async def test_a_seed_makes_sampled_calls_repeatable_and_their_samples_different(endpoint, make_pool):
+    pool = make_pool(seed=7)
+    await pool.call("MultiAnswerGenerate", "q")
+    assert sorted(body["seed"] for body in endpoint.bodies) == [7, 8, 9]
+    await pool.call("AnswerGenerate", "q")
+    assert "seed" not in endpoint.bodies[-1]  # nothing is sampled
 
 
 async def test_one_lost_sample_fails_the_call_and_leaves_nothing_running(endpoint, make_pool):
@@ -112,18 +132,21 @@ def test_operators_are_offered_in_the_order_asked_for(make_pool):
         make_pool(operators=[])
 
 
+UNAVAILABLE = "AnswerGenerate is not available right now: the call was not served."
+"""What the policy reads: neither where the endpoint is nor what is wrong with it."""
+
 PERMANENT = {
     "wrong key": (c.status(401, f"Incorrect key {c.KEY}"), "refused the key (401): set OPERATOR_API_KEY"),
     "forbidden": (c.status(403), "refused the key (403)"),
-    "unknown model": (c.status(404, "no such model"), "does not serve the model 'small' (404: no such model)"),
+    "unknown model": (c.status(404, "no such model"), "does not serve the model 'small': check OPERATOR_MODEL_NAME"),
     "bad request": (c.status(400, f"what is\n{c.KEY}?"), "answered 400: what is ***?."),
 }
 PASSING = {
     "server error": (c.status(500), "answered 500."),
     "rate limit": (c.status(429, "slow down"), "answered 429: slow down."),
     "conflict": (c.status(409), "answered 409."),
-    "truncated JSON": (c.truncated_json, "sent something that is not a chat completion."),
-    "a web page": (c.web_page, "sent something that is not a chat completion."),
+    "truncated JSON": (c.truncated_json, "sent something that is not a reply."),
+    "a web page": (c.web_page, "sent something that is not a reply."),
     "dropped connection": (c.dropped, "dropped the connection."),
     "dropped midway": (c.dropped_midway, "dropped the connection."),
     "hang": (c.hang, "did not answer in time."),
@@ -135,9 +158,38 @@ async def test_a_lasting_fault_fails_at_once_with_one_line(endpoint, make_pool, 
     endpoint.behaviour, sentence = PERMANENT[fault]
     result = await make_pool().call("AnswerGenerate", "q")
     assert (result.failed, result.rejected, result.requests) == (True, False, 1)
-    assert result.text.startswith(f"AnswerGenerate could not be served. The operator endpoint {endpoint.url} ")
-    assert sentence in result.text
-    assert "\n" not in result.text
+    assert result.text == UNAVAILABLE
+    assert result.error.startswith(f"The operator endpoint {endpoint.url} ")
+    assert sentence in result.error
+    assert "\n" not in result.error
+
+
+TOO_LONG = {
+    "vLLM": "This model's maximum context length is 4096 tokens. However, your request has 9000 input tokens.",
+    "OpenAI": "Input exceeds the context window of this model.",
+    "SGLang": "The input (9000 tokens) is longer than the model's context length (4096 tokens).",
+}
+
+
+@pytest.mark.parametrize("server", TOO_LONG)
+async def test_an_input_that_is_too_long_is_the_policys_own_mistake(endpoint, make_pool, server):
+    endpoint.behaviour = c.status(400, TOO_LONG[server])
+    result = await make_pool().call("AnswerGenerate", "word " * 9000)
+    assert (result.failed, result.rejected, result.requests) == (False, True, 1)
+    assert result.text == "The input is too long for AnswerGenerate: shorten it."
+
+
+async def test_a_prompt_that_is_too_long_without_the_policys_doing_is_a_failure(endpoint, make_pool):
+    endpoint.behaviour = c.status(400, TOO_LONG["vLLM"])
+    result = await make_pool().call("AnswerGenerate", "Who?")
+    assert (result.failed, result.rejected) == (True, False)
+    assert "maximum context length" in result.error
+
+
+async def test_a_reply_too_long_to_be_asked_again_with_is_used_as_it_is(endpoint, make_pool):
+    endpoint.script.extend([c.reply("It is Paris."), c.status(400, TOO_LONG["vLLM"])])
+    result = await make_pool().call("AnswerGenerate", "Who?")
+    assert (result.text, result.failed, result.reasks) == ("It is Paris.", False, 1)
 
 
 @pytest.mark.parametrize("fault", PASSING)
@@ -152,15 +204,15 @@ async def test_a_passing_fault_is_retried(endpoint, make_pool, fault):
 async def test_a_fault_that_does_not_pass_fails_with_one_line(endpoint, make_pool, fault):
     endpoint.behaviour, sentence = PASSING[fault]
     result = await make_pool(attempt_timeout=0.1, max_retries=1).call("AnswerGenerate", "q")
-    assert (result.failed, result.requests) == (True, 2)
-    assert result.text.endswith(sentence)
+    assert (result.failed, result.requests, result.text) == (True, 2, UNAVAILABLE)
+    assert result.error.endswith(sentence)
 
 
 async def test_an_endpoint_that_is_not_there_fails_with_one_line(endpoint, make_pool):
     await endpoint.stop()
     result = await make_pool(max_retries=1).call("AnswerGenerate", "q")
-    assert result.failed
-    assert result.text.endswith("cannot be reached: check that it runs and that OPERATOR_BASE_URL is right.")
+    assert (result.failed, result.text) == (True, UNAVAILABLE)
+    assert result.error.endswith("cannot be reached: check that it runs and that OPERATOR_BASE_URL is right.")
 
 
 async def test_the_key_is_in_no_log_error_or_result(endpoint, make_pool, caplog):
@@ -267,15 +319,10 @@ async def test_a_closed_pool_opens_again_when_called(make_pool):
     assert (await pool.call("AnswerGenerate", "q")).text == "Paris"
 
 
-async def test_the_shared_pool_is_one_per_process(make_pool):
-    settings = make_pool().settings
-    pool = OperatorPool.shared(settings, ["Review"])
-    assert OperatorPool.shared(settings.model_copy(), ["Review"]) is pool
-    assert OperatorPool.shared(settings) is not pool
-
-
 async def test_check_returns_the_round_trip(endpoint, make_pool):
-    assert 0 < await make_pool().check() < 10
+    round_trips = await make_pool().check()
+    assert list(round_trips) == ["main"]
+    assert 0 < round_trips["main"] < 10
     assert endpoint.bodies[0]["model"] == "small"
 
 

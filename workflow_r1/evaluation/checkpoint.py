@@ -1,8 +1,9 @@
 """From what a user names as a policy to a folder that vLLM can serve: verl's shards are merged by verl's own merger."""
 
+import asyncio
 import shutil
-import subprocess
 import sys
+from asyncio.subprocess import PIPE, STDOUT
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -42,31 +43,46 @@ def _has_weights(folder: Path) -> bool:
     return bool(weights) and (folder / "config.json").is_file()
 
 
-def merged_checkpoint(path: Path, environ: Mapping[str, str]) -> Path:
-    """A Hugging Face folder with the weights of `path`, as `find_checkpoint` returns it.
+async def merged_checkpoint(checkpoint: str, environ: Mapping[str, str]) -> str:
+    """What vLLM can serve: `checkpoint` itself, unless it is a folder of verl's shards.
 
-    verl's shards are merged into `merged` beside their folder, once; newer shards are merged again.
+    Those are merged into `merged` beside their folder, once; newer shards are merged again.
 
     Args:
+        checkpoint: a folder as `find_checkpoint` returns it, or a model id.
         environ: the environment in which verl can be imported on this machine.
 
     Raises:
         EvaluationError: verl's merger failed.
     """
-    if not (path / _SHARDED).is_file():
-        return path
-    merged, unfinished = path.parent / "merged", path.parent / "merged.unfinished"
-    newest = max(shard.stat().st_mtime for shard in path.iterdir())
-    if (merged / "config.json").is_file() and (merged / "config.json").stat().st_mtime >= newest:
-        return merged
-    shutil.rmtree(unfinished, ignore_errors=True)
+    shards = Path(checkpoint)
+    merged, unfinished = shards.parent / "merged", shards.parent / "merged.unfinished"
+    if not (shards / _SHARDED).is_file():
+        return checkpoint
+    if not _is_newer(merged / "config.json", shards):
+        try:
+            await _merge(shards, unfinished, environ)
+            shutil.rmtree(merged, ignore_errors=True)
+            unfinished.rename(merged)
+        finally:
+            shutil.rmtree(unfinished, ignore_errors=True)
+    return str(merged)
+
+
+def _is_newer(file: Path, folder: Path) -> bool:
+    return file.is_file() and file.stat().st_mtime >= max(other.stat().st_mtime for other in folder.iterdir())
+
+
+async def _merge(shards: Path, target: Path, environ: Mapping[str, str]) -> None:
     command = [sys.executable, "-m", "verl.model_merger", "merge", "--backend", "fsdp"]
-    command += ["--local_dir", str(path), "--target_dir", str(unfinished)]
-    merger = subprocess.run(command, env=dict(environ), capture_output=True, text=True)
+    command += ["--local_dir", str(shards), "--target_dir", str(target)]
+    merger = await asyncio.create_subprocess_exec(*command, env=dict(environ), stdout=PIPE, stderr=STDOUT)
+    try:
+        output, _ = await merger.communicate()
+    finally:
+        if merger.returncode is None:
+            merger.kill()
+            await merger.wait()
     if merger.returncode:
-        shutil.rmtree(unfinished, ignore_errors=True)
-        reason = (merger.stderr.strip() or merger.stdout.strip() or "no output").splitlines()[-1]
-        raise EvaluationError(f"verl could not merge {path} ({reason}): check its files and the free disk space.")
-    shutil.rmtree(merged, ignore_errors=True)
-    unfinished.rename(merged)
-    return merged
+        reason = (output.decode(errors="replace").strip() or "no output").splitlines()[-1]
+        raise EvaluationError(f"verl could not merge {shards} ({reason}): check its files and the free disk space.")

@@ -1,7 +1,7 @@
 """From settings to something that can be asked: endpoints are reached and checkpoints served beforehand."""
 
 from collections.abc import AsyncIterator, Callable
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 from workflow_r1.evaluation import baselines
@@ -60,8 +60,8 @@ async def open_policy(settings: PolicySettings, folder: Path, report: Report) ->
     async with operator_pool(settings) as operators:
         prompt = _prompt(settings.system_prompt(operators))
         await operators.check()
-        with ExitStack() as stack:
-            endpoint, control_tokens = _endpoint(settings, folder, report, stack)
+        async with AsyncExitStack() as stack:
+            endpoint, control_tokens = await _endpoint(settings, folder, report, stack)
             try:
                 await endpoint.connect()
                 yield Policy(
@@ -82,20 +82,16 @@ def _prompt(system_prompt: str | None) -> Prompt:
     return lambda question: policy_messages(question, system_prompt)
 
 
-def _endpoint(
-    settings: PolicySettings, folder: Path, report: Report, stack: ExitStack
+async def _endpoint(
+    settings: PolicySettings, folder: Path, report: Report, stack: AsyncExitStack
 ) -> tuple[PolicyEndpoint, frozenset[str]]:
     if settings.is_endpoint:
         return PolicyEndpoint(settings.policy or "", settings.model), frozenset()
-    checkpoint, environ = settings.checkpoint(), machine_environment()
-    if Path(checkpoint).is_dir():
-        report(f"Preparing {checkpoint}.")
-        checkpoint = str(merged_checkpoint(Path(checkpoint), environ))
-    else:
-        environ["HF_HUB_OFFLINE"] = "0"  # the model may have to be downloaded
-    folder.mkdir(parents=True, exist_ok=True)
-    report(f"Starting vLLM for {checkpoint}; its log is {folder / 'vllm.log'}.")
-    served = stack.enter_context(served_checkpoint(checkpoint, folder / "vllm.log", environ, settings.serve_arguments))
+    environ, log = machine_environment(), folder / "vllm.log"
+    report(f"Preparing {settings.policy}.")
+    checkpoint = await merged_checkpoint(settings.checkpoint(), environ)
+    report(f"Starting vLLM for {checkpoint}; its log is {log}.")
+    served = await stack.enter_async_context(served_checkpoint(checkpoint, log, environ, settings.serve_arguments))
     return PolicyEndpoint(served.base_url, MODEL_NAME, served.api_key), _special_tokens(checkpoint)
 
 

@@ -1,5 +1,6 @@
 """vLLM's server for a checkpoint on this machine, on a GPU or a CPU, for as long as an evaluation needs it."""
 
+import asyncio
 import os
 import secrets
 import shlex
@@ -7,10 +8,9 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -36,13 +36,14 @@ class Served:
 
 
 def machine_environment() -> dict[str, str]:
-    """The environment for verl and vLLM on this machine; a machine is a CPU where vLLM's CPU build is installed."""
+    """The environment for verl and vLLM on this machine; it is a CPU machine where vLLM's CPU build is installed."""
+    environ = {"HF_HUB_OFFLINE": "0", **os.environ}  # the policy may be a model id
     if not is_cpu():
-        return dict(os.environ)
+        return environ
     from workflow_r1.verl_plugin.cpu.environment import cpu_environment
 
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "workflow-r1"
-    return cpu_environment(cache, os.environ)
+    return cpu_environment(cache, environ)
 
 
 def is_cpu() -> bool:
@@ -52,10 +53,10 @@ def is_cpu() -> bool:
         return False
 
 
-@contextmanager
-def served_checkpoint(
+@asynccontextmanager
+async def served_checkpoint(
     model: str, log: Path, environ: Mapping[str, str], arguments: Sequence[str] = ()
-) -> Iterator[Served]:
+) -> AsyncIterator[Served]:
     """Serve `model` while the context is open; no process is left when it closes.
 
     Sampling defaults that a model ships with are ignored, as in training.
@@ -73,17 +74,9 @@ def served_checkpoint(
     command += ["--port", str(port), "--served-model-name", MODEL_NAME, "--generation-config", "vllm"]
     command += ["--disable-uvicorn-access-log"]
     command += [*(_CPU_ARGUMENTS if is_cpu() else ()), *arguments]
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            command,
-            env={**environ, "VLLM_API_KEY": key},
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,  # Ctrl-C reaches the evaluation, which then stops the server in order
-        )
+    process = _start(command, {**environ, "VLLM_API_KEY": key}, log)
     try:
-        _wait_until_ready(process, port, log, command)
+        await _until_ready(process, port, log, command)
         try:
             yield Served(f"http://127.0.0.1:{port}/v1", key)
         except EvaluationError as error:
@@ -94,12 +87,25 @@ def served_checkpoint(
         _stop(process)
 
 
+def _start(command: Sequence[str], environ: Mapping[str, str], log: Path) -> subprocess.Popen[bytes]:
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("wb") as output:
+        return subprocess.Popen(
+            command,
+            env=environ,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,  # Ctrl-C reaches the evaluation, which then stops the server in order
+        )
+
+
 def _free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return listener.getsockname()[1]
 
 
-def _wait_until_ready(process: subprocess.Popen[bytes], port: int, log: Path, command: Sequence[str]) -> None:
+async def _until_ready(process: subprocess.Popen[bytes], port: int, log: Path, command: Sequence[str]) -> None:
     deadline = time.monotonic() + _START_SECONDS
     while time.monotonic() < deadline:
         if process.poll() is not None:
@@ -107,12 +113,18 @@ def _wait_until_ready(process: subprocess.Popen[bytes], port: int, log: Path, co
                 f"vLLM could not serve the policy ({_last_error(log)}): see {log}. "
                 f"The command was {shlex.join(command)}."
             )
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5):
-                return
-        except (urllib.error.URLError, OSError):
-            time.sleep(0.5)
+        if await asyncio.to_thread(_is_healthy, port):
+            return
+        await asyncio.sleep(0.5)
     raise EvaluationError(f"vLLM was not ready after {_START_SECONDS:.0f} s: see {log}.")
+
+
+def _is_healthy(port: int) -> bool:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5):
+            return True
+    except OSError:
+        return False
 
 
 def _last_error(log: Path) -> str:

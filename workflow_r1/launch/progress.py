@@ -51,7 +51,7 @@ def follow(
             for step, data in tail.new_records():
                 records.append((step, data))
                 for line in describe(step, total_steps, data):
-                    console.print(line, highlight=False)
+                    console.print(line)
             minutes, seconds = divmod(int(time.monotonic() - started), 60)
             phase = _phase(log) if not records else "training"
             status.update(f"{phase} ({minutes}:{seconds:02d})")

@@ -93,20 +93,20 @@ def example(trajectory_dir: Path) -> Trajectory | None:
 
 def print_trajectory(console: Console, trajectory: Trajectory) -> None:
     """One trajectory in readable form."""
-    console.print(f"[bold]Question[/bold] {escape(trajectory.question)}", highlight=False)
+    console.print(f"[bold]Question[/bold] {escape(trajectory.question)}")
     for number, turn in enumerate(trajectory.turns, start=1):
-        console.print(f"  [dim]{number} think[/dim]  {escape(turn.think)}", highlight=False)
+        console.print(f"  [dim]{number} think[/dim]  {escape(turn.think)}")
         for call in turn.calls:
-            console.print(f"    [cyan]{escape(call.operator)}[/cyan] {escape(call.input)}", highlight=False)
-            console.print(f"    [dim]→[/dim] {escape(call.output)}", highlight=False)
+            console.print(f"    [cyan]{escape(call.operator)}[/cyan] {escape(call.input)}")
+            console.print(f"    [dim]→[/dim] {escape(call.output)}")
         if turn.error:
-            console.print(f"    [red]malformed[/red] {escape(turn.error)}", highlight=False)
+            console.print(f"    [red]malformed[/red] {escape(turn.error)}")
         if turn.answer is not None:
-            console.print(f"  [bold]answer[/bold]   {escape(turn.answer)}", highlight=False)
+            console.print(f"  [bold]answer[/bold]   {escape(turn.answer)}")
     if trajectory.answer is None:
-        console.print(f"  no answer: {trajectory.ended_by.value.replace('_', ' ')}", highlight=False)
+        console.print(f"  no answer: {trajectory.ended_by.value.replace('_', ' ')}")
     if trajectory.golds:
-        console.print(f"  [dim]gold     {escape(' | '.join(trajectory.golds))}[/dim]", highlight=False)
+        console.print(f"  [dim]gold     {escape(' | '.join(trajectory.golds))}[/dim]")
 
 
 def print_report(console: Console, output_dir: Path, trajectory_dir: Path) -> None:
@@ -118,6 +118,6 @@ def print_report(console: Console, output_dir: Path, trajectory_dir: Path) -> No
     if (trajectory := example(trajectory_dir)) is not None:
         print_trajectory(console, trajectory)
     checkpoints = sorted(output_dir.glob("global_step_*"), key=lambda path: int(path.name.rsplit("_", 1)[1]))
-    console.print(f"checkpoint    {checkpoints[-1] / 'actor' if checkpoints else 'none saved'}", highlight=False)
-    console.print(f"trajectories  {trajectory_dir}", highlight=False)
-    console.print(f"curve         {curve}", highlight=False)
+    console.print(f"checkpoint    {checkpoints[-1] / 'actor' if checkpoints else 'none saved'}")
+    console.print(f"trajectories  {trajectory_dir}")
+    console.print(f"curve         {curve}")

@@ -36,7 +36,7 @@ def train(overrides: Sequence[str], recipe: str | None = None) -> int:
     Raises:
         LaunchError: the run cannot start.
     """
-    console = Console()
+    console = Console(soft_wrap=True, highlight=False)
     cpu = not torch.cuda.is_available()
     recipe = recipe or (EMBEDDED if cpu else REFERENCE)
     preflight.check_machine(cpu)
@@ -51,7 +51,6 @@ def train(overrides: Sequence[str], recipe: str | None = None) -> int:
             console.print(
                 "No GPU: the embedded run. verl, Ray, FSDP, vLLM and HTTP are real; the world, its operator LLM "
                 "and the million-parameter policy are small stand-ins.",
-                highlight=False,
             )
             world = stack.enter_context(embedded_world(config, output_dir))
             os.environ.update(world.environ)
@@ -106,8 +105,8 @@ def _run(
         print_report(console, output_dir, trajectory_dir)
         return 0
     if done:
-        console.print(f"Resuming from step {done} of {output_dir}.", highlight=False)
-    console.print(f"verl's log goes to {log}", highlight=False)
+        console.print(f"Resuming from step {done} of {output_dir}.")
+    console.print(f"verl's log goes to {log}")
     log_start = log.stat().st_size if log.exists() else 0
     trainer = TrainerProcess(recipe, overrides, environ, log)
     try:

@@ -1,7 +1,9 @@
-"""The operators that a workflow is built from, served by one OpenAI-compatible endpoint."""
+"""The operators that a workflow is built from, served by OpenAI-compatible endpoints and search back ends."""
 
 from workflow_r1.operators.builtin import BUILTIN_OPERATORS, WARNING_OP
+from workflow_r1.operators.coordinator import RunCoordinator
 from workflow_r1.operators.errors import OperatorConfigError, OperatorEndpointError
+from workflow_r1.operators.ledger import Budget, RunLedger, read_ledger
 from workflow_r1.operators.pool import OperatorPool
 from workflow_r1.operators.result import OperatorResult
 from workflow_r1.operators.settings import OperatorSettings
@@ -11,6 +13,7 @@ from workflow_r1.operators.usage import OperatorUsage, UsageMeter
 __all__ = [
     "BUILTIN_OPERATORS",
     "WARNING_OP",
+    "Budget",
     "InputField",
     "OperatorConfigError",
     "OperatorEndpointError",
@@ -19,6 +22,9 @@ __all__ = [
     "OperatorSettings",
     "OperatorSpec",
     "OperatorUsage",
+    "RunCoordinator",
+    "RunLedger",
     "Sampling",
     "UsageMeter",
+    "read_ledger",
 ]

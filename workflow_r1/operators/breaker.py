@@ -12,6 +12,26 @@ from workflow_r1.operators.errors import OperatorEndpointError
 logger = logging.getLogger(__name__)
 
 
+class BreakerOpenedError(Exception):
+    """The breaker opened between the permit and the request: ask for a new permit."""
+
+
+class Permit:
+    """The breaker's word that a request may be made; good while it holds."""
+
+    def __init__(self, breaker: "CircuitBreaker", is_probe: bool) -> None:
+        self._breaker, self.is_probe = breaker, is_probe
+
+    def confirm(self) -> None:
+        """Right before the request, if anything was waited for since.
+
+        Raises:
+            BreakerOpenedError: let it leave the permit's block.
+        """
+        if self._breaker.is_open and not self.is_probe:
+            raise BreakerOpenedError
+
+
 class CircuitBreaker:
     """Opens after `threshold` requests in a row were lost to an outage, closes at the first answer.
 
@@ -22,11 +42,19 @@ class CircuitBreaker:
         patience: seconds. A call waits out an outage this long; once the endpoint has been down for
             longer, calls fail at once (probes aside), so that a dead endpoint does not hold up a
             queue of calls for `patience` each.
+        service: what is down, for messages.
     """
 
-    def __init__(self, threshold: int, cooldown: float, max_cooldown: float, patience: float) -> None:
+    def __init__(
+        self,
+        threshold: int,
+        cooldown: float,
+        max_cooldown: float,
+        patience: float,
+        service: str = "The operator endpoint",
+    ) -> None:
         self._threshold, self._first_cooldown, self._max_cooldown = threshold, cooldown, max(cooldown, max_cooldown)
-        self._patience = patience
+        self._patience, self._service = patience, service
         self._lost_in_a_row = 0
         self._down_since: float | None = None
         self._cooldown = cooldown
@@ -39,7 +67,7 @@ class CircuitBreaker:
         return self._down_since is not None
 
     @asynccontextmanager
-    async def permit(self, seconds: float) -> AsyncIterator[None]:
+    async def permit(self, seconds: float) -> AsyncIterator[Permit]:
         """Hold this while making one request; entering it waits while the breaker is open.
 
         The `OperatorEndpointError` that leaves the block, if any, tells how the endpoint is.
@@ -49,7 +77,7 @@ class CircuitBreaker:
         """
         is_probe = await self._admission(seconds)
         try:
-            yield
+            yield Permit(self, is_probe)
         except OperatorEndpointError as error:
             if error.outage:
                 self._lost(is_probe)
@@ -73,7 +101,7 @@ class CircuitBreaker:
             until = min(give_up, self._down_since + self._patience)
             if _now() >= until:
                 down = _now() - self._down_since
-                raise OperatorEndpointError(f"The operator endpoint has been down for {down:.0f} s.")
+                raise OperatorEndpointError(f"{self._service} has been down for {down:.0f} s.")
             changed = self._changed
             with anyio.move_on_after((until if self._probing else min(until, self._next_probe)) - _now()):
                 await changed.wait()
@@ -82,7 +110,7 @@ class CircuitBreaker:
     def _lost(self, is_probe: bool) -> None:
         self._lost_in_a_row += 1
         if self._down_since is None and self._lost_in_a_row >= self._threshold:
-            logger.warning("The operator endpoint is down: calls pause, and it is probed again.")
+            logger.warning("%s is down: calls pause, and it is probed again.", self._service)
             self._down_since, self._cooldown = _now(), self._first_cooldown
             self._next_probe = _now() + self._cooldown
         elif is_probe:
@@ -92,7 +120,7 @@ class CircuitBreaker:
     def _answered(self) -> None:
         self._lost_in_a_row = 0
         if self._down_since is not None:
-            logger.warning("The operator endpoint is back after %.1f s.", _now() - self._down_since)
+            logger.warning("%s is back after %.1f s.", self._service, _now() - self._down_since)
             self._down_since = None
             self._notify()
 

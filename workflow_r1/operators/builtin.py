@@ -9,6 +9,7 @@ from collections import Counter
 from string import ascii_uppercase
 
 from workflow_r1.operators.reply import extract_tag
+from workflow_r1.operators.settings import SEARCH
 from workflow_r1.operators.spec import Ask, InputField, Inputs, OperatorSpec, Sampling
 
 WARNING_OP = "WarningOp"
@@ -140,6 +141,15 @@ ScEnsemble = EnsembleSpec(
     prompt="<query>\n{query}\n</query>\n\n<solutions>\n{solution}\n</solutions>",
     reply_tag="choice",
 )
+
+Search = OperatorSpec(
+    name="Search",
+    use_when="a fact has to be looked up: returns the passages that fit a query best",
+    inputs=(InputField(name="query"),),
+    prompt="{query}",
+    endpoint=SEARCH,
+)
+"""Needs a back end, so it is on offer only where it is named."""
 
 BUILTIN_OPERATORS: tuple[OperatorSpec, ...] = (
     AnswerGenerate,

@@ -10,8 +10,8 @@ from typing import Any
 
 import diskcache
 
-from workflow_r1.operators.client import ChatClient, ChatRequest, Tally
 from workflow_r1.operators.errors import OperatorConfigError
+from workflow_r1.operators.request import ChatRequest, Completes, Tally
 from workflow_r1.operators.settings import OperatorSettings
 from workflow_r1.operators.single_flight import SingleFlight
 
@@ -64,20 +64,24 @@ class ReplyCache:
 
 
 class CachingClient:
-    """A `ChatClient` that answers a request it has seen from the cache, and makes identical ones once.
+    """Answers a request that it has seen from the cache, and makes identical ones under way at once.
 
-    Only requests at temperature 0 are seen to be alike unless `settings.cache_sampled`.
+    Only requests at temperature 0 are seen to be alike unless `cache_sampled`.
+
+    Args:
+        client: answers the others.
+        address: what tells the client's service from any other.
     """
 
-    def __init__(self, client: ChatClient, cache: ReplyCache, settings: OperatorSettings) -> None:
-        self._client, self._cache, self._settings = client, cache, settings
+    def __init__(self, client: Completes, cache: ReplyCache, address: str, cache_sampled: bool) -> None:
+        self._client, self._cache, self._address, self._cache_sampled = client, cache, address, cache_sampled
         self._flights = SingleFlight()
 
     async def complete(self, request: ChatRequest, tally: Tally) -> str:
-        """As `ChatClient.complete`."""
-        if request.temperature > 0 and not self._settings.cache_sampled:
+        """As `ServiceClient.complete`."""
+        if request.temperature > 0 and not self._cache_sampled:
             return await self._client.complete(request, tally)
-        key = request_key(self._settings.base_url, request)
+        key = request_key(self._address, request)
         reply = self._cache.get(key)
         if reply is not None:
             tally.cache_hits += 1
@@ -95,9 +99,9 @@ class CachingClient:
         await self._client.aclose()
 
 
-def request_key(base_url: str, request: ChatRequest) -> str:
-    """SHA-256 over the endpoint and the request's body: model, messages, sampling, sample index."""
-    content = json.dumps([base_url, request.body()], sort_keys=True)
+def request_key(address: str, request: ChatRequest) -> str:
+    """SHA-256 over the service, the request's body (model, messages, sampling) and the sample's index."""
+    content = json.dumps([address, request.body(), request.sample], sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()
 
 

@@ -34,5 +34,9 @@ class OperatorEndpointError(Exception):
         self.status = status
 
 
+class PromptTooLongError(OperatorEndpointError):
+    """The prompt does not fit into the model's context."""
+
+
 class OperatorInputError(Exception):
     """What the policy wrote does not fit the operator; the message tells the policy what to write."""

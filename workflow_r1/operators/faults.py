@@ -1,45 +1,87 @@
 """What went wrong with one request, as one sentence that says what to do and never holds the key."""
 
 import email.utils
+import re
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
-import aiohttp
-import openai
+from pydantic import SecretStr
 
-from workflow_r1.operators.errors import OperatorEndpointError
-from workflow_r1.operators.settings import OperatorSettings
+from workflow_r1.operators.errors import OperatorEndpointError, PromptTooLongError
 
 _PASSING_STATUS = (408, 409, 429)
 _EXCERPT_LENGTH = 200
+_TOO_LONG = re.compile(r"context.{0,20}(length|window|size)|(prompt|input)\b.{0,20} too long|too many tokens", re.I)
 
 
 class MalformedReplyError(Exception):
-    """The endpoint answered 200 with something that is not a chat completion, such as truncated JSON."""
+    """The service answered 200 with something that is not what it should be, such as truncated JSON."""
 
 
-def endpoint_error(error: Exception, settings: OperatorSettings) -> OperatorEndpointError:
-    """The `OperatorEndpointError` for what a request raised."""
-    where = f"The operator endpoint {settings.base_url}"
-    if isinstance(error, openai.APIStatusError):
-        return _status_error(error, where, settings)
+@dataclass(frozen=True)
+class Wording:
+    """How the faults of a service are put.
+
+    Attributes:
+        service: such as "The operator endpoint http://localhost:8000/v1".
+        url_setting: what may be wrong where the service cannot be reached.
+        key_setting: what is wrong where it refuses the key.
+        secret: the key itself, which services like to repeat.
+        model: what is wrong where it knows no such thing (404), as a sentence on the model; None without a model.
+    """
+
+    service: str
+    url_setting: str
+    key_setting: str
+    secret: SecretStr
+    model: str | None = None
+
+
+def request_fault(error: Exception, wording: Wording) -> OperatorEndpointError:
+    """The `OperatorEndpointError` for what a request raised, other than for its status."""
+    import aiohttp  # slow to import, and only needed here
+
     if isinstance(error, MalformedReplyError):
-        return OperatorEndpointError(f"{where} sent something that is not a chat completion.", retryable=True)
+        return OperatorEndpointError(f"{wording.service} sent something that is not a reply.", retryable=True)
     # The aiohttp transport reports every connection fault as a timeout, so the cause decides.
     causes = list(_chain(error))
     if any(isinstance(cause, aiohttp.ClientConnectorError) for cause in causes):
-        sentence = f"{where} cannot be reached: check that it runs and that OPERATOR_BASE_URL is right."
+        sentence = f"{wording.service} cannot be reached: check that it runs and that {wording.url_setting} is right."
     elif isinstance(error, TimeoutError) or any(isinstance(cause, aiohttp.ServerTimeoutError) for cause in causes):
-        sentence = f"{where} did not answer in time."
+        sentence = f"{wording.service} did not answer in time."
     else:
-        sentence = f"{where} dropped the connection."
+        sentence = f"{wording.service} dropped the connection."
     return OperatorEndpointError(sentence, retryable=True, outage=True)
+
+
+def status_fault(
+    status: int, body: Mapping[str, object], headers: Mapping[str, str], wording: Wording
+) -> OperatorEndpointError:
+    """The `OperatorEndpointError` for an HTTP status other than 2xx; `body` is the error object that came with it."""
+    said, kind = _excerpt(body.get("message"), wording), OperatorEndpointError
+    if status in (401, 403):
+        sentence = f"{wording.service} refused the key ({status}): set {wording.key_setting} to a key that it accepts."
+    elif status == 404 and wording.model:
+        sentence = f"{wording.service} {wording.model} (404{said})."
+    else:
+        sentence = f"{wording.service} answered {status}{said}."
+        if status in (400, 413, 422) and (body.get("code") == "context_length_exceeded" or _TOO_LONG.search(said)):
+            kind = PromptTooLongError
+    return kind(
+        sentence,
+        retryable=status in _PASSING_STATUS or status >= 500,
+        outage=status >= 500,
+        retry_after=retry_after(headers),
+        status=status,
+    )
 
 
 def retry_after(headers: Mapping[str, str], now: float | None = None) -> float | None:
     """Seconds to wait by the `Retry-After` header (RFC 9110: seconds or a date), or None.
 
     Args:
+        headers: looked up without regard to case, or with names in lower case.
         now: seconds since the epoch, the clock's by default.
     """
     value = headers.get("retry-after", "")
@@ -53,32 +95,13 @@ def retry_after(headers: Mapping[str, str], now: float | None = None) -> float |
     return max(0.0, seconds) if seconds < float("inf") else None
 
 
-def _status_error(error: openai.APIStatusError, where: str, settings: OperatorSettings) -> OperatorEndpointError:
-    status, said = error.status_code, _excerpt(error, settings)
-    if status in (401, 403):
-        sentence = f"{where} refused the key ({status}): set OPERATOR_API_KEY to a key that it accepts."
-    elif status == 404:
-        sentence = (
-            f"{where} does not serve the model {settings.model!r} (404{said}): check OPERATOR_MODEL_NAME, "
-            "and that OPERATOR_BASE_URL ends where /chat/completions begins."
-        )
-    else:
-        sentence = f"{where} answered {status}{said}."
-    return OperatorEndpointError(
-        sentence,
-        retryable=status in _PASSING_STATUS or status >= 500,
-        outage=status >= 500,
-        retry_after=retry_after(error.response.headers),
-        status=status,
-    )
-
-
-def _excerpt(error: openai.APIStatusError, settings: OperatorSettings) -> str:
-    message = error.body.get("message") if isinstance(error.body, dict) else None
+def _excerpt(message: object, wording: Wording) -> str:
     if not isinstance(message, str) or not message.strip():
         return ""
     # Some endpoints repeat the key in what they say about it.
-    message = " ".join(message.replace(settings.api_key.get_secret_value(), "***").split()).rstrip(".")
+    if secret := wording.secret.get_secret_value():
+        message = message.replace(secret, "***")
+    message = " ".join(message.split()).rstrip(".")
     return ": " + (message if len(message) <= _EXCERPT_LENGTH else message[:_EXCERPT_LENGTH] + "...")
 
 

@@ -1,40 +1,43 @@
-"""The operators that a policy can call, behind one endpoint."""
+"""The operators that a policy can call."""
 
 import asyncio
+import logging
 from collections.abc import Mapping, Sequence
-from functools import cache
-from typing import Any, Protocol
+from dataclasses import replace
+from typing import Any
+from uuid import uuid4
 
 from workflow_r1.operators.builtin import WARNING_OP
-from workflow_r1.operators.cache import CachingClient, ReplyCache
-from workflow_r1.operators.client import ChatClient, ChatRequest, Tally
-from workflow_r1.operators.errors import OperatorEndpointError, OperatorInputError
+from workflow_r1.operators.cache import ReplyCache
+from workflow_r1.operators.corpus import open_corpus
+from workflow_r1.operators.errors import OperatorEndpointError, OperatorInputError, PromptTooLongError
+from workflow_r1.operators.health import check_service
 from workflow_r1.operators.registry import select_operators
+from workflow_r1.operators.request import ChatRequest, Completes, Tally
 from workflow_r1.operators.result import OperatorResult
-from workflow_r1.operators.settings import OperatorSettings
+from workflow_r1.operators.service import EndpointSettings
+from workflow_r1.operators.services import Services
+from workflow_r1.operators.settings import SEARCH, OperatorSettings
 from workflow_r1.operators.spec import Accept, Ask, Message, OperatorSpec
 from workflow_r1.operators.usage import UsageMeter
 
-
-class _Completes(Protocol):
-    async def complete(self, request: ChatRequest, tally: Tally) -> str: ...
-    async def aclose(self) -> None: ...
+logger = logging.getLogger(__name__)
 
 
 class OperatorPool:
     """Operators by name, sharing connections, limits, cache and meter.
 
     Args:
-        settings: the endpoint.
-        operators: the names of the operators on offer, in this order; None for all.
+        settings: the services that they ask.
+        operators: the names of the operators on offer, in this order; None for all but Search.
         modules: importable modules with `OperatorSpec`s of one's own.
 
     Attributes:
         usage: what all calls of this pool took; replace it with a fresh one to start anew.
 
     Raises:
-        OperatorConfigError: a name that no operator has, a module that does not import, a cache that does
-            not open.
+        OperatorConfigError: a name that no operator has, a module that does not import, an operator without the
+            service that it asks, a cache that does not open.
     """
 
     def __init__(
@@ -43,8 +46,12 @@ class OperatorPool:
         self.settings = settings
         self.usage = UsageMeter()
         self._specs = select_operators(operators, modules)
+        self._service_names = {name: settings.service_of(name, spec.endpoint) for name, spec in self._specs.items()}
         self._cache = ReplyCache.of(settings)
-        self._clients: dict[asyncio.AbstractEventLoop, _Completes] = {}  # a connection belongs to its event loop
+        search = settings.search if SEARCH in self._service_names.values() else None
+        if search is not None and search.index is not None:
+            open_corpus(search.index)  # if it cannot be, that is known now
+        self._clients: dict[asyncio.AbstractEventLoop, Services] = {}  # a connection belongs to its event loop
 
     @classmethod
     def from_env(
@@ -60,61 +67,72 @@ class OperatorPool:
         """
         return cls(OperatorSettings.from_env(environ, **overrides), operators, modules)
 
-    @classmethod
-    def shared(
-        cls, settings: OperatorSettings, operators: Sequence[str] | None = None, modules: Sequence[str] = ()
-    ) -> "OperatorPool":
-        """The process's one pool for these arguments: what rollout workers use, and never close."""
-        return _shared_pool(settings, None if operators is None else tuple(operators), tuple(modules))
-
     @property
     def specs(self) -> tuple[OperatorSpec, ...]:
         """The declarations on offer, in order: what the policy's prompt lists."""
         return tuple(self._specs.values())
 
-    async def call(self, name: str, text: str) -> OperatorResult:
+    @property
+    def service_names(self) -> dict[str, str]:
+        """The name of the service that each operator asks."""
+        return dict(self._service_names)
+
+    async def call(self, name: str, text: str, trajectory: str = "") -> OperatorResult:
         """Call an operator with the policy's input text.
 
-        Neither a fault of the endpoint nor a mistake of the policy raises: see `OperatorResult`.
+        Args:
+            trajectory: an id of the trajectory that calls, unique in the run: where requests wait,
+                trajectories take turns. Without it each call counts as a trajectory of its own.
+
+        Neither a fault of a service nor a mistake of the policy raises: see `OperatorResult`.
         """
+        result = await self._serve(name, text, trajectory or uuid4().hex)
+        self.usage.add(result)
+        if self.settings.run_dir is not None:
+            await self._services().record(result)
+        return result
+
+    def warning(self, reason: str) -> OperatorResult:
+        """What a malformed turn gets: the reason and the operators there are. Calls no model."""
+        text = f"{reason} Available operators: {', '.join(self._specs)}."
+        return OperatorResult(WARNING_OP, text, rejected=True)
+
+    async def _serve(self, name: str, text: str, trajectory: str) -> OperatorResult:
         spec = self._specs.get(name)
         if spec is None:
             return self.warning(text if name == WARNING_OP else f"There is no operator named {name}.")
         try:
             inputs = spec.parse(text)
         except OperatorInputError as error:
-            return self._metered(OperatorResult(name, str(error), rejected=True))
-        started, tally, failed = _now(), Tally(), False
+            return OperatorResult(name, str(error), rejected=True)
+        started, tally = _now(), Tally()
         try:
-            output = await spec.run(inputs, self._ask(spec, tally)) or "(no reply)"
+            result = OperatorResult(name, await spec.run(inputs, self._ask(spec, trajectory, tally)) or "(no reply)")
         except OperatorEndpointError as error:
-            output, failed = f"{name} could not be served. {error}", True
-        cost = (
-            tally.prompt_tokens * self.settings.prompt_price + tally.completion_tokens * self.settings.completion_price
-        )
-        return self._metered(
-            OperatorResult(name, output, failed, seconds=_now() - started, cost=cost / 1e6, **vars(tally))
-        )
+            # The declaration's part of the prompt is always the same: where that is most of it, the user has to act.
+            if isinstance(error, PromptTooLongError) and len(text) > len(spec.system) + len(spec.prompt):
+                result = OperatorResult(name, f"The input is too long for {name}: shorten it.", rejected=True)
+            else:
+                logger.info("%s could not be served. %s", name, error)
+                result = OperatorResult(name, _unavailable(name), failed=True, error=str(error))
+        service = self.settings.services[self._service_names[name]]
+        cost = service.cost(tally.requests, tally.prompt_tokens, tally.completion_tokens)
+        return replace(result, seconds=_now() - started, cost=cost, **vars(tally))
 
-    def warning(self, reason: str) -> OperatorResult:
-        """What a malformed turn gets: the reason and the operators there are. Calls no model."""
-        text = f"{reason} Available operators: {', '.join(self._specs)}."
-        return self._metered(OperatorResult(WARNING_OP, text, rejected=True))
-
-    def _metered(self, result: OperatorResult) -> OperatorResult:
-        self.usage.add(result)
-        return result
-
-    def _ask(self, spec: OperatorSpec, tally: Tally) -> Ask:
-        client = self._client()
+    def _ask(self, spec: OperatorSpec, trajectory: str, tally: Tally) -> Ask:
+        client, service = self._client(), self._service_names[spec.name]
+        endpoint, seed = self.settings.services[service], self.settings.seed
 
         async def complete(messages: Sequence[Message], sample: int) -> str:
             request = ChatRequest(
-                model=self.settings.model,
+                model=endpoint.model if isinstance(endpoint, EndpointSettings) else "",
                 messages=messages,
                 temperature=spec.sampling.temperature,
                 max_tokens=spec.sampling.max_tokens,
-                seed=sample if spec.samples > 1 else None,
+                seed=None if seed is None or spec.sampling.temperature == 0 else seed + sample,
+                sample=sample,
+                service=service,
+                trajectory=trajectory,
             )
             return await client.complete(request, tally)
 
@@ -124,45 +142,38 @@ class OperatorPool:
                 if accept(reply):
                     break
                 tally.reasks += 1
-                reply = await complete(_asked_again(messages, reply, hint), sample)
+                try:
+                    reply = await complete(_asked_again(messages, reply, hint), sample)
+                except PromptTooLongError:  # by the reply that is part of it now
+                    break
             return reply
 
         return ask
 
-    def _client(self) -> _Completes:
+    def _client(self) -> Completes:
+        return self._services()
+
+    def _services(self) -> Services:
         loop = asyncio.get_running_loop()
         if loop not in self._clients:
             for ended in [other for other in self._clients if other.is_closed()]:
                 del self._clients[ended]
-            client = ChatClient(self.settings)
-            self._clients[loop] = CachingClient(client, self._cache, self.settings) if self._cache else client
+            self._clients[loop] = Services(self.settings, self._service_names.values(), self._cache)
         return self._clients[loop]
 
-    async def check(self) -> float:
-        """Reach the endpoint with one small completion and return its round trip in seconds.
+    async def check(self) -> dict[str, float]:
+        """Reach every service that an operator asks, and return the round trip of each in seconds.
 
         Raises:
             OperatorEndpointError: one sentence that says what to do.
         """
-        patient = min(30.0, self.settings.call_timeout)
-        client = ChatClient(self.settings.model_copy(update={"max_retries": 2, "call_timeout": patient}))
-        messages = [{"role": "user", "content": "Reply with the one word: ready"}]
-        started = _now()
-        try:
-            await client.complete(ChatRequest(self.settings.model, messages, temperature=0.0, max_tokens=16), Tally())
-            return _now() - started
-        except OperatorEndpointError as error:
-            if error.status in (400, 404) and (models := await client.served_models()):
-                raise OperatorEndpointError(f"{error} It serves: {', '.join(models)}.", status=error.status) from None
-            raise
-        finally:
-            await client.aclose()
+        return {name: await check_service(self.settings, name) for name in dict.fromkeys(self._service_names.values())}
 
     async def aclose(self) -> None:
         """Close the running event loop's connections; a later call opens new ones."""
-        client = self._clients.pop(asyncio.get_running_loop(), None)
-        if client is not None:
-            await client.aclose()
+        services = self._clients.pop(asyncio.get_running_loop(), None)
+        if services is not None:
+            await services.aclose()
 
     async def __aenter__(self) -> "OperatorPool":
         return self
@@ -171,11 +182,9 @@ class OperatorPool:
         await self.aclose()
 
 
-@cache
-def _shared_pool(
-    settings: OperatorSettings, operators: tuple[str, ...] | None, modules: tuple[str, ...]
-) -> OperatorPool:
-    return OperatorPool(settings, operators, modules)
+def _unavailable(name: str) -> str:
+    """What the policy reads; where the service is and why it failed is none of its business."""
+    return f"{name} is not available right now: the call was not served."
 
 
 def _asked_again(messages: Sequence[Message], reply: str, hint: str) -> list[Message]:

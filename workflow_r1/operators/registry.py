@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from pydantic import ValidationError
 
-from workflow_r1.operators.builtin import BUILTIN_OPERATORS, WARNING_OP
+from workflow_r1.operators.builtin import BUILTIN_OPERATORS, WARNING_OP, Search
 from workflow_r1.operators.errors import OperatorConfigError
 from workflow_r1.operators.spec import OperatorSpec
 
@@ -14,7 +14,7 @@ def select_operators(names: Sequence[str] | None, modules: Sequence[str] = ()) -
     """The declarations of the named operators, in that order.
 
     Args:
-        names: None for all that there are.
+        names: None for all that there are but Search, which needs a back end.
         modules: importable modules; each `OperatorSpec` at their top level is an operator, and
             replaces an earlier one of the same name.
 
@@ -26,6 +26,7 @@ def select_operators(names: Sequence[str] | None, modules: Sequence[str] = ()) -
         known |= _declared_in(module)
     if names is None:
         return known
+    known.setdefault(Search.name, Search)
     if not names:
         raise OperatorConfigError(f"No operator is on offer: name at least one of {', '.join(known)}.")
     if unknown := [name for name in names if name not in known]:

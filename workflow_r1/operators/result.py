@@ -22,6 +22,8 @@ class OperatorResult:
         reasks: replies asked for again because they lacked the tag that the operator needs.
         cache_hits: completions that took no request of this call's own.
         cost: US dollars, by the prices in the settings.
+        error: for a failed call, the sentence that tells the user why; it may name the endpoint,
+            so it is nothing for the policy.
     """
 
     operator: str
@@ -36,3 +38,4 @@ class OperatorResult:
     reasks: int = 0
     cache_hits: int = 0
     cost: float = 0.0
+    error: str | None = None

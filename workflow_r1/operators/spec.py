@@ -68,8 +68,10 @@ class OperatorSpec(_Declaration):
         prompt: the user message; `{field}` stands for an input, repeated ones as a list labelled
             [A], [B], ... Input text is inserted and never interpreted.
         reply_tag: the tag in the reply that holds the result; None takes the whole reply.
-        samples: how many replies are sampled, at once and with seeds 0, 1, ...; more than one are
-            joined as `[Answer 1]`, `[Answer 2]`, ...
+        samples: how many replies are sampled, at once; more than one are joined as `[Answer 1]`,
+            `[Answer 2]`, ...
+        endpoint: the name of the endpoint in the settings that serves it; by default the one that
+            bears the operator's name, else the main one.
     """
 
     name: str = Field(pattern=r"^[A-Za-z]\w*$")
@@ -80,6 +82,7 @@ class OperatorSpec(_Declaration):
     reply_tag: str | None = Field(default=None, pattern=r"^[a-z]\w*$")
     sampling: Sampling = Sampling()
     samples: int = Field(default=1, ge=1)
+    endpoint: str | None = None
 
     @model_validator(mode="after")
     def _is_consistent(self) -> "OperatorSpec":

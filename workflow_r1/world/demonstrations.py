@@ -9,6 +9,7 @@ import asyncio
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any
 
 from workflow_r1.protocol import STOP_STRINGS
@@ -102,17 +103,18 @@ def tokenise(demonstration: Demonstration, tokenizer: Any) -> tuple[list[int], l
     """
     ids = _encode(tokenizer, [{"role": "user", "content": demonstration.question}])
     mask = [0] * len(ids)
-    end_of_turn = [tokenizer.eos_token_id]
     newline = tokenizer.encode("\n", add_special_tokens=False)
-    for number, turn in enumerate(demonstration.turns):
+    for turn, observation in zip_longest(demonstration.turns, demonstration.observations):
         chosen = tokenizer.encode(turn, add_special_tokens=False)
-        stopped = turn.endswith(STOP_STRINGS)
-        ids += chosen + end_of_turn
-        mask += [1] * len(chosen) + [0 if stopped else 1]
-        if number < len(demonstration.observations):
-            given = newline + _encode(tokenizer, [{"role": "tool", "content": demonstration.observations[number]}])
-            ids += given
-            mask += [0] * len(given)
+        given = []
+        if not turn.endswith(STOP_STRINGS):
+            chosen.append(tokenizer.eos_token_id)
+        elif observation is not None:
+            given.append(tokenizer.eos_token_id)
+        if observation is not None:
+            given += newline + _encode(tokenizer, [{"role": "tool", "content": observation}])
+        ids += chosen + given
+        mask += [1] * len(chosen) + [0] * len(given)
     return ids, mask
 
 

@@ -1,0 +1,84 @@
+import asyncio
+from types import SimpleNamespace
+
+from transformers import PreTrainedTokenizerBase
+from verl.experimental.agent_loop.agent_loop import AgentLoopBase
+from verl.utils.tokenizer.continuous_token_wiring import create_continuous_token_builder
+from verl.workers.rollout.replica import TokenOutput
+
+from workflow_r1.protocol import STOP_STRINGS, parse_turn
+from workflow_r1.verl_plugin.session import VerlSession
+from workflow_r1.world.demonstrations import Demonstration, demonstrate, tokenise
+from workflow_r1.world.language import parse_query
+from workflow_r1.world.world import World
+
+
+class ReplayingLoop(AgentLoopBase):
+    """verl's agent loop with its own continuous-token builder, and recorded turns in place of a server."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, turns: list[list[int]]):
+        self.tokenizer = tokenizer
+        self.server_manager = self
+        self.rollout_config = SimpleNamespace(prompt_length=64, response_length=4096)
+        self.continuous_token_builder = create_continuous_token_builder(tokenizer, hf_model_type="qwen3")
+        self.loop = asyncio.get_running_loop()
+        self._turns = iter(turns)
+
+    async def generate(self, **_: object) -> TokenOutput:
+        return TokenOutput(token_ids=next(self._turns))
+
+    async def run(self, sampling_params: dict, **_: object) -> None:
+        raise NotImplementedError
+
+
+async def replay(tokenizer: PreTrainedTokenizerBase, demonstration: Demonstration) -> tuple[list[int], list[int]]:
+    """Tokens and mask of the rollout in which the policy samples the demonstration's turns."""
+    ends = [[] if turn.endswith(STOP_STRINGS) else [tokenizer.eos_token_id] for turn in demonstration.turns]
+    turns = [tokenizer.encode(turn) + end for turn, end in zip(demonstration.turns, ends, strict=True)]
+    loop = ReplayingLoop(tokenizer, turns)
+    session = VerlSession(loop, [{"role": "user", "content": demonstration.question}], {}, 0)
+    await session.start()
+    for number, turn in enumerate(demonstration.turns):
+        assert (await session.take_turn(max_calls=1)).text == turn
+        if number < len(demonstration.observations):
+            assert await session.observe(demonstration.observations[number])
+    return session.token_ids, [0] * len(session.prompt_ids) + session.response_mask
+
+
+async def test_demonstrations_are_laid_out_as_verls_rollouts_are(
+    tokenizer: PreTrainedTokenizerBase, demonstrations: list[Demonstration]
+) -> None:
+    shapes = {(one.behaviour, len(one.turns), one.turns[0][:8]): one for one in demonstrations}
+    assert len(shapes) >= 12
+    for demonstration in shapes.values():
+        assert await replay(tokenizer, demonstration) == tokenise(demonstration, tokenizer)
+
+
+def test_demonstrations_are_short(tokenizer: PreTrainedTokenizerBase, demonstrations: list[Demonstration]) -> None:
+    assert max(len(tokenise(demonstration, tokenizer)[0]) for demonstration in demonstrations) < 250
+
+
+def test_the_same_world_gives_the_same_demonstrations(world: World, demonstrations: list[Demonstration]) -> None:
+    assert list(demonstrate(world, 50)) == demonstrations[:50]
+
+
+def test_demonstrations_are_of_mixed_quality_and_the_best_are_the_fewest(demonstrations: list[Demonstration]) -> None:
+    for hops in (1, 2):
+        asked = [one for one in demonstrations if (query := parse_query(one.question)) and query.hops == hops]
+        shares = {
+            name: sum(one.behaviour == name for one in asked) / len(asked)
+            for name in ("answer_at_once", "ask_once", "decompose_and_vote")
+        }
+        assert shares["answer_at_once"] > 0.3
+        assert shares["ask_once"] > 0.25
+        assert 0.04 < shares["decompose_and_vote"] < 0.22
+    broken = sum(parse_turn(one.turns[0]).error is not None for one in demonstrations) / len(demonstrations)
+    assert 0.03 < broken < 0.13
+
+
+def test_no_fact_of_the_world_can_be_learnt_from_demonstrations(
+    world: World, demonstrations: list[Demonstration]
+) -> None:
+    asked = [(world.resolve(query), one) for one in demonstrations if (query := parse_query(one.question))]
+    right = sum(truth is not None and f"<answer>{truth[-1]}</answer>" in one.turns[-1] for truth, one in asked)
+    assert right / len(asked) < 0.06

@@ -1,0 +1,137 @@
+"""`workflow-r1 operators`: see them, call one, check what they ask, and build a corpus to search."""
+
+import asyncio
+import sys
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Annotated, Any, NoReturn, TypeVar
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from workflow_r1.operators.builtin import Search
+from workflow_r1.operators.errors import OperatorConfigError, OperatorEndpointError
+from workflow_r1.operators.ledger import read_ledger
+from workflow_r1.operators.pool import OperatorPool
+from workflow_r1.operators.registry import select_operators
+from workflow_r1.operators.usage import UsageMeter
+
+T = TypeVar("T")
+
+operators_app = typer.Typer(no_args_is_help=True, help="The operators that a workflow is built from.")
+
+ModuleOption = Annotated[
+    list[str] | None,
+    typer.Option("--module", "-m", help="A Python module that declares operators of your own; may be repeated."),
+]
+IndexOption = Annotated[
+    Path | None,
+    typer.Option("--index", help="Search this folder, made by 'operators index', instead of SEARCH_URL."),
+]
+
+
+@operators_app.command("list")
+def list_(module: ModuleOption = None) -> None:
+    """Show every operator, how its input is written and when the policy is told to use it."""
+    table = Table("operator", "input", "used when", box=None, header_style="bold", padding=(0, 2, 0, 0))
+    try:
+        specs = {Search.name: Search, **select_operators(None, module or ())}
+    except OperatorConfigError as error:
+        _fail(error)
+    for spec in specs.values():
+        table.add_row(spec.name, spec.input_form, spec.use_when)
+    Console(highlight=False).print(table)
+
+
+@operators_app.command()
+def call(
+    name: Annotated[str, typer.Argument(help="The operator.")],
+    text: Annotated[str, typer.Argument(metavar="INPUT", help="Its input, as 'operators list' shows it.")],
+    module: ModuleOption = None,
+    index: IndexOption = None,
+) -> None:
+    """Call one operator and print what it returns; what it took goes to standard error."""
+    pool = _pool([name], module, index)
+
+    async def run() -> None:
+        async with pool:
+            result = await pool.call(name, text)
+        if result.failed or result.rejected:
+            _fail(result.error or result.text)
+        typer.echo(result.text)
+        took = f"{result.seconds:.2f} s, {result.requests} request(s), {result.cache_hits} from the cache, "
+        took += f"{result.prompt_tokens} + {result.completion_tokens} tokens"
+        typer.secho(took, err=True, dim=True)
+
+    asyncio.run(run())
+
+
+@operators_app.command()
+def check(module: ModuleOption = None, index: IndexOption = None) -> None:
+    """Reach the endpoint with one small request: the key is accepted and the model exists."""
+    pool = _pool(None, module, index)
+    if pool.settings.search is not None:
+        pool = _pool([*(spec.name for spec in pool.specs), Search.name], module, index)
+    for name, seconds in _run(pool.check()).items():
+        served = getattr(pool.settings.services[name], "model", "")
+        typer.echo(f"{name}: {served + ' ' if served else ''}answers in {seconds:.2f} s")
+
+
+@operators_app.command()
+def index(
+    passages: Annotated[Path, typer.Argument(help="JSONL: an object with 'text' and perhaps 'title' a line.")],
+    folder: Annotated[Path, typer.Argument(help="Where the index goes.")],
+) -> None:
+    """Build a corpus for the Search operator, so that it needs no search API."""
+    from workflow_r1.operators.corpus import index_passages  # slow to import
+
+    try:
+        count = index_passages(passages, folder, progress=sys.stderr.isatty())
+    except OperatorConfigError as error:
+        _fail(error)
+    typer.echo(f"{count} passages in {folder}; use it with workflow_r1.operators.search.index={folder}")
+
+
+@operators_app.command()
+def usage(ledger: Annotated[Path, typer.Argument(help="The ledger.json of a run.")]) -> None:
+    """Show what a run has spent on its operators so far."""
+    if not ledger.is_file():
+        _fail(f"There is no ledger at {ledger}: a run keeps it in the operators folder of its output.")
+    try:
+        Console(highlight=False).print(usage_table(read_ledger(ledger)))
+    except OperatorConfigError as error:
+        _fail(error)
+
+
+def usage_table(meter: UsageMeter) -> Table:
+    """What operator calls took, an operator a row."""
+    columns = ("operator", "calls", "failed", "retries", "cache hits", "tokens", "p50 s", "p95 s", "p99 s", "US$")
+    table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
+    for column in columns:
+        table.add_column(column, justify="left" if column == "operator" else "right")
+    rows = sorted(meter.operators.items())
+    for name, used in [*rows, ("total", meter.total)]:
+        figures = (used.calls, used.failed, used.retries, used.cache_hits, used.prompt_tokens + used.completion_tokens)
+        seconds = (f"{used.latencies.percentile(percent):.2f}" for percent in (50, 95, 99))
+        table.add_row(name, *(f"{figure:,}" for figure in figures), *seconds, f"{used.cost:.4f}")
+    return table
+
+
+def _pool(names: list[str] | None, modules: list[str] | None, index: Path | None) -> OperatorPool:
+    try:
+        return OperatorPool.from_env(None, names, modules or (), search={"index": index})
+    except OperatorConfigError as error:
+        _fail(error)
+
+
+def _run(work: Coroutine[Any, Any, T]) -> T:
+    try:
+        return asyncio.run(work)
+    except (OperatorConfigError, OperatorEndpointError) as error:
+        _fail(error)
+
+
+def _fail(message: object) -> NoReturn:
+    typer.secho(f"error: {message}", err=True, fg=typer.colors.RED)
+    raise typer.Exit(1)

@@ -1,0 +1,108 @@
+"""Search behind an HTTP API that takes and gives JSON in Serper's shape."""
+
+from typing import TYPE_CHECKING
+
+from pydantic import BaseModel, Field, ValidationError
+
+from workflow_r1.operators.faults import MalformedReplyError, Wording, status_fault
+from workflow_r1.operators.limiter import Admission
+from workflow_r1.operators.request import ChatRequest, Reply
+from workflow_r1.operators.service import SearchSettings
+from workflow_r1.operators.service_client import ServiceClient
+
+if TYPE_CHECKING:
+    import aiohttp
+
+NOTHING_FOUND = "Nothing was found."
+
+
+class SearchClient(ServiceClient):
+    """Searches for the last message of a request; the reply is the results as text, best first."""
+
+    def __init__(self, search: SearchSettings, admission: Admission) -> None:
+        self._url, self._results = search.url or "", search.results
+        self._headers = {"X-API-KEY": search.api_key.get_secret_value()}
+        self._session: aiohttp.ClientSession | None = None
+        wording = Wording(
+            service=f"The search endpoint {self._url}",
+            url_setting="SEARCH_URL",
+            key_setting="SEARCH_API_KEY",
+            secret=search.api_key,
+        )
+        super().__init__(search, admission, wording)
+
+    async def _request(self, request: ChatRequest) -> Reply:
+        import aiohttp  # slow to import
+
+        if self._session is None:
+            connector = aiohttp.TCPConnector(limit=0)  # the limit is the admission's
+            self._session = aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=None))
+        query = {"q": request.messages[-1]["content"], "num": self._results}
+        # A redirect to another host would take the key along.
+        async with self._session.post(self._url, json=query, headers=self._headers, allow_redirects=False) as response:
+            content = await response.read()
+            if response.status != 200:
+                raise status_fault(response.status, {"message": _message(content)}, response.headers, self._wording)
+        try:
+            return Reply(_Results.model_validate_json(content).as_text(self._results))
+        except ValidationError:
+            raise MalformedReplyError from None
+
+    async def aclose(self) -> None:
+        if self._session is not None:
+            await self._session.close()
+
+
+def passage_list(passages: list[tuple[str, str]]) -> str:
+    """Titles and texts as the policy reads them."""
+    if not passages:
+        return NOTHING_FOUND
+    return "\n\n".join(
+        f"[{number}] {title}\n{text}" if title else f"[{number}] {text}"
+        for number, (title, text) in enumerate(passages, start=1)
+    )
+
+
+def _message(content: bytes) -> str:
+    try:
+        return _Failure.model_validate_json(content).message
+    except ValidationError:
+        return ""
+
+
+class _Failure(BaseModel):
+    message: str = ""
+
+
+class _Organic(BaseModel):
+    title: str = ""
+    snippet: str = ""
+
+
+class _AnswerBox(BaseModel):
+    title: str = ""
+    answer: str = ""
+    snippet: str = ""
+
+
+class _KnowledgeGraph(BaseModel):
+    title: str = ""
+    type: str = ""
+    description: str = ""
+
+
+class _Results(BaseModel):
+    """The part of the response that is read."""
+
+    organic: list[_Organic]
+    answer_box: _AnswerBox | None = Field(default=None, alias="answerBox")
+    knowledge_graph: _KnowledgeGraph | None = Field(default=None, alias="knowledgeGraph")
+
+    def as_text(self, most: int) -> str:
+        passages = [(result.title, result.snippet) for result in self.organic if result.title or result.snippet]
+        if (graph := self.knowledge_graph) and graph.title:
+            about = " (".join(filter(None, (graph.title, graph.type))) + ")" * bool(graph.type)
+            passages.insert(0, (about, graph.description))
+        if (box := self.answer_box) and (box.answer or box.snippet):
+            passages.insert(0, (box.title, box.answer or box.snippet))
+        return passage_list(passages[:most])

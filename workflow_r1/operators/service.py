@@ -1,0 +1,121 @@
+"""What operators ask: a chat-completions endpoint or a search back end, and how hard each may be asked."""
+
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from pydantic import ConfigDict, Field, SecretStr, field_validator, model_validator
+
+from workflow_r1.operators.errors import OperatorConfigError
+from workflow_r1.operators.limiter import Limits
+
+
+class ServiceSettings(Limits):
+    """The limits kept towards one service, and what it costs.
+
+    Attributes:
+        attempt_timeout: seconds that one request may take.
+        call_timeout: seconds that one completion may take with all its retries and pauses, the
+            wait for a free slot not counted.
+        max_retries: how often a request that failed for a passing reason is made again.
+        backoff: seconds before the first retry; doubles with each further one.
+        max_backoff: the longest pause between two attempts, in seconds.
+        breaker_threshold: requests in a row lost to an outage after which calling pauses.
+        breaker_cooldown: seconds of pause before a first probe; doubles up to `max_backoff`.
+        prompt_price: US dollars per million prompt tokens.
+        completion_price: US dollars per million completion tokens.
+        request_price: US dollars per thousand requests, as search APIs charge.
+    """
+
+    # An input shown in a validation error could be the key.
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    attempt_timeout: float = Field(default=120.0, gt=0)
+    call_timeout: float = Field(default=300.0, gt=0)
+    max_retries: int = Field(default=8, ge=0)
+    backoff: float = Field(default=0.5, ge=0)
+    max_backoff: float = Field(default=20.0, ge=0)
+    breaker_threshold: int = Field(default=10, ge=1)
+    breaker_cooldown: float = Field(default=1.0, gt=0)
+    prompt_price: float = Field(default=0.0, ge=0)
+    completion_price: float = Field(default=0.0, ge=0)
+    request_price: float = Field(default=0.0, ge=0)
+
+    def cost(self, requests: int, prompt_tokens: int, completion_tokens: int) -> float:
+        """US dollars."""
+        tokens = prompt_tokens * self.prompt_price + completion_tokens * self.completion_price
+        return tokens / 1e6 + requests * self.request_price / 1e3
+
+
+class EndpointSettings(ServiceSettings):
+    """An OpenAI-compatible chat-completions endpoint and a model that it serves.
+
+    Attributes:
+        base_url: such as `http://localhost:8000/v1`.
+        api_key: sent as a bearer token, shown nowhere.
+        model: the name that the endpoint serves the model under.
+
+    Raises:
+        OperatorConfigError: `base_url` is not a plain http(s) URL.
+    """
+
+    base_url: str
+    api_key: SecretStr
+    model: str = Field(min_length=1)
+
+    @field_validator("base_url")
+    @classmethod
+    def _plain_http(cls, value: str) -> str:
+        return plain_http(value, "OPERATOR_BASE_URL", "http://localhost:8000/v1")
+
+
+class SearchSettings(ServiceSettings):
+    """Where the Search operator searches: behind an HTTP API, or in a corpus on disk.
+
+    Attributes:
+        url: takes and gives JSON in Serper's shape, such as `https://google.serper.dev/search`.
+        api_key: sent as `X-API-KEY`, shown nowhere.
+        index: a folder that `workflow-r1 operators index` made.
+        results: how many results the policy reads.
+
+    Raises:
+        OperatorConfigError: `url` is not a plain http(s) URL, or not exactly one of `url` and `index` is given.
+    """
+
+    url: str | None = None
+    api_key: SecretStr = SecretStr("")
+    index: Path | None = None
+    results: int = Field(default=3, ge=1)
+
+    @field_validator("url")
+    @classmethod
+    def _plain_http(cls, value: str | None) -> str | None:
+        return None if value is None else plain_http(value, "SEARCH_URL", "https://google.serper.dev/search")
+
+    @model_validator(mode="after")
+    def _is_one_back_end(self) -> "SearchSettings":
+        if (self.url is None) == (self.index is None):
+            raise OperatorConfigError(
+                "Search needs one back end: set SEARCH_URL and SEARCH_API_KEY, or name a local index as search.index."
+            )
+        return self
+
+
+def plain_http(value: str, setting: str, example: str) -> str:
+    """`value` without white space and a last slash.
+
+    Raises:
+        OperatorConfigError: it is no http(s) URL, or holds what could be a secret; it is not repeated.
+    """
+    wrong = OperatorConfigError(
+        f"{setting} must be an http:// or https:// URL without credentials or a query, such as {example}."
+    )
+    try:
+        url = urlsplit(value.strip())
+        port_ok = url.port is None or url.port > 0
+    except ValueError:
+        raise wrong from None
+    if url.scheme not in ("http", "https") or not url.hostname or not port_ok:
+        raise wrong
+    if "@" in url.netloc or url.query or url.fragment:
+        raise wrong
+    return value.strip().rstrip("/")
