@@ -86,16 +86,18 @@ async def test_a_merge_that_fails_leaves_nothing_and_says_why(tmp_path: Path, mo
     monkeypatch.setattr("workflow_r1.evaluation.checkpoint.sys.executable", merger)
     with pytest.raises(EvaluationError, match="FileNotFoundError: rank 1"):
         await merged_checkpoint(str(tmp_path / "actor"), os.environ)
-    assert set(os.listdir(tmp_path)) == {"actor", "calls", "python"}
+    assert not (tmp_path / "merged").exists()
+    assert not (tmp_path / "merged.unfinished").exists()
 
 
 async def test_an_interrupted_merge_leaves_no_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     touch(tmp_path / "actor" / "fsdp_config.json")
     monkeypatch.setattr("workflow_r1.evaluation.checkpoint.sys.executable", python_that("exec sleep 600", tmp_path))
+    before = psutil.Process().children()
     merging = asyncio.create_task(merged_checkpoint(str(tmp_path / "actor"), os.environ))
-    while not psutil.Process().children():  # noqa: ASYNC110 (another process is waited for)
+    while psutil.Process().children() == before:  # noqa: ASYNC110 (another process is waited for)
         await asyncio.sleep(0.01)
     merging.cancel()
     with pytest.raises(asyncio.CancelledError):
         await merging
-    assert not psutil.Process().children()
+    assert psutil.Process().children() == before

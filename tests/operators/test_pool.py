@@ -1,5 +1,6 @@
 import asyncio
 import logging
+import random
 import re
 import traceback
 
@@ -339,3 +340,27 @@ async def test_check_says_what_to_do_about_the_key_and_about_a_missing_endpoint(
     await endpoint.stop()
     with pytest.raises(OperatorEndpointError, match="check that it runs and that OPERATOR_BASE_URL is right"):
         await make_pool().check()
+
+
+async def test_no_call_is_lost_to_a_bad_endpoint_and_its_outage(endpoint, make_pool):
+    """A fifth of the requests refused, 8 % hang, break or drop, and for a while nothing is answered at all."""
+    rng, started = random.Random(0), asyncio.get_running_loop().time()
+    faults = [c.status(429), c.status(500), c.hang, c.truncated_json, c.dropped, c.result("Paris")]
+
+    async def bad(request, body):
+        if 0.2 < asyncio.get_running_loop().time() - started < 0.6:
+            return await c.status(503)(request, body)
+        (behaviour,) = rng.choices(faults, (10, 10, 3, 3, 2, 72))
+        return await behaviour(request, body)
+
+    endpoint.behaviour = bad
+    pool = make_pool(attempt_timeout=0.3, breaker_cooldown=0.05, max_concurrency=20, max_retries=20)
+
+    async def trajectory(number: int) -> list[str]:
+        return [(await pool.call("AnswerGenerate", f"{number} {turn}", f"{number}")).text for turn in range(4)]
+
+    texts = await asyncio.gather(*(trajectory(number) for number in range(40)))
+    assert texts == [["Paris"] * 4] * 40
+    usage = pool.usage.total
+    assert (usage.calls, usage.failed, usage.requests) == (160, 0, len(endpoint.bodies))
+    assert usage.retries == usage.requests - 160

@@ -1,27 +1,28 @@
 """vLLM's server for a checkpoint on this machine, on a GPU or a CPU, for as long as an evaluation needs it."""
 
 import asyncio
+import ctypes
 import os
 import secrets
 import shlex
+import signal
 import socket
 import subprocess
 import sys
 import time
 import urllib.request
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-
-import psutil
 
 from workflow_r1.evaluation.errors import EvaluationError
 
 MODEL_NAME = "policy"
 _START_SECONDS = 1800.0  # a large model is first downloaded
 _GRACE_SECONDS = 20.0
+_LIBC, _PR_SET_PDEATHSIG = ctypes.CDLL(None), 1
 # On a CPU as in training: full precision, and no compilation of the model. vLLM 0.27.1 rewinds the generator of a
 # request with a seed after each chunk of its prompt, which torch's CPU generators cannot: so prompts stay whole.
 _CPU_ARGUMENTS = ("--dtype", "float32", "--enforce-eager", "--no-enable-chunked-prefill")
@@ -97,7 +98,14 @@ def _start(command: Sequence[str], environ: Mapping[str, str], log: Path) -> sub
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,  # Ctrl-C reaches the evaluation, which then stops the server in order
+            preexec_fn=_end_with_parent,
         )
+
+
+def _end_with_parent() -> None:
+    """Have Linux end this process when its parent does, even by SIGKILL: a server left behind would hold its GPU."""
+    if sys.platform == "linux":
+        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _free_port() -> int:
@@ -134,23 +142,10 @@ def _last_error(log: Path) -> str:
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
-    """End the server and its workers, which vLLM starts as processes of their own."""
-    family = _family(process.pid)
-    if process.poll() is None:
-        process.terminate()
-    _, alive = psutil.wait_procs(family, timeout=_GRACE_SECONDS)
-    for left in alive:
-        try:
-            left.kill()
-        except psutil.NoSuchProcess:
-            continue
-    psutil.wait_procs(alive, timeout=5)
+    """End the server in order, then whatever is left of the processes that it started."""
+    process.terminate()
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(_GRACE_SECONDS)
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-
-
-def _family(pid: int) -> list[psutil.Process]:
-    try:
-        parent = psutil.Process(pid)
-        return [parent, *parent.children(recursive=True)]
-    except psutil.NoSuchProcess:
-        return []

@@ -98,7 +98,8 @@ def print_trajectory(console: Console, trajectory: Trajectory) -> None:
         console.print(f"  [dim]{number} think[/dim]  {escape(turn.think)}")
         for call in turn.calls:
             console.print(f"    [cyan]{escape(call.operator)}[/cyan] {escape(call.input)}")
-            console.print(f"    [dim]→[/dim] {escape(call.output)}")
+            output = escape(call.output).replace("\n", "\n      ")
+            console.print(f"    [dim]→[/dim] {output}")
         if turn.error:
             console.print(f"    [red]malformed[/red] {escape(turn.error)}")
         if turn.answer is not None:

@@ -1,10 +1,9 @@
 """verl's trainer as a child process: started with its log in a file, stopped with everything it started."""
 
-import os
+import ctypes
 import subprocess
 import sys
-import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -12,15 +11,15 @@ import psutil
 
 from workflow_r1.launch.recipe import CONFIG_DIR
 
-_RUN_ID = "WORKFLOW_R1_RUN_ID"
-_GRACE_SECONDS = 20.0
+_GRACE_SECONDS = 10.0
+_PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 
 
 class TrainerProcess:
     """`python -m verl.trainer.main_ppo`, as verl's users start it.
 
-    Ray and vLLM start processes that outlive a killed parent, some in sessions of their own; all of them inherit an
-    id in their environment, and that is how `stop` finds them.
+    Ray and vLLM start processes that outlive a killed parent, some in sessions of their own and under other names. So
+    this process becomes the one that inherits its orphaned descendants: whatever the trainer started stays findable.
 
     Args:
         recipe: the configuration's name in `CONFIG_DIR`.
@@ -30,13 +29,14 @@ class TrainerProcess:
     """
 
     def __init__(self, recipe: str, overrides: Sequence[str], environ: Mapping[str, str], log: Path):
-        self._id = uuid.uuid4().hex
+        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+        self._others = set(psutil.Process().children(recursive=True))
         command = [sys.executable, "-m", "verl.trainer.main_ppo"]
         command += ["--config-dir", str(CONFIG_DIR), "--config-name", recipe, *overrides]
         with log.open("ab") as output:
             self._process = subprocess.Popen(
                 command,
-                env={**environ, _RUN_ID: self._id, "PYTHONUNBUFFERED": "1", "HYDRA_FULL_ERROR": "1"},
+                env={**environ, "PYTHONUNBUFFERED": "1", "HYDRA_FULL_ERROR": "1"},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -53,31 +53,27 @@ class TrainerProcess:
 
     def stop(self) -> None:
         """End the trainer and every process that it started; returns when none is left."""
-        if self.running:
-            self._process.terminate()
-        _end(list(self._family()), _GRACE_SECONDS)
-        while left := list(self._family()):  # whatever was being started meanwhile
-            _end(left, 0)
-        self._process.wait()
+        self._process.terminate()
+        try:
+            self._process.wait(_GRACE_SECONDS)  # the driver shuts Ray down
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        _end(self._family(), grace=_GRACE_SECONDS)
+        while left := self._family():  # whatever was being started meanwhile
+            _end(left, grace=0)
 
-    def _family(self) -> Iterator[psutil.Process]:
-        for process in psutil.process_iter():
-            try:
-                if process.pid != os.getpid() and process.environ().get(_RUN_ID) == self._id:
-                    yield process
-            except (psutil.AccessDenied, psutil.NoSuchProcess, psutil.ZombieProcess):
-                continue
+    def _family(self) -> list[psutil.Process]:
+        return [child for child in psutil.Process().children(recursive=True) if child not in self._others]
 
 
 def _end(processes: list[psutil.Process], grace: float) -> None:
+    """Ask processes to end, and kill those that have not after `grace` seconds."""
     for process in processes:
-        _signal(process, kill=grace == 0)
-    _, alive = psutil.wait_procs(processes, timeout=grace or 5)
+        with suppress(psutil.NoSuchProcess):
+            process.terminate()
+    _, alive = psutil.wait_procs(processes, timeout=grace)
     for process in alive:
-        _signal(process, kill=True)
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
     psutil.wait_procs(alive, timeout=5)
-
-
-def _signal(process: psutil.Process, kill: bool) -> None:
-    with suppress(psutil.NoSuchProcess):
-        process.kill() if kill else process.terminate()

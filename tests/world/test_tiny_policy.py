@@ -1,0 +1,133 @@
+"""The cold start: a shrunken one for the plumbing, the real one (slow) for what the policy can do after it."""
+
+import json
+import random
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from workflow_r1.protocol import STOP_STRINGS
+from workflow_r1.reward import score_trajectory
+from workflow_r1.rollout import GeneratedTurn, RolloutLimits, rollout
+from workflow_r1.trajectory import Trajectory
+from workflow_r1.world import tiny_policy
+from workflow_r1.world.in_process import InProcessPool
+from workflow_r1.world.language import parse_query
+from workflow_r1.world.simulated_llm import SimulatedLLM
+from workflow_r1.world.tiny_policy import cold_start, ensure_tiny_policy
+from workflow_r1.world.world import Question, World
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tiny_policy, "DEMONSTRATIONS", 40)
+
+
+def test_the_policy_is_an_ordinary_checkpoint(world: World, tmp_path: Path, quick: None) -> None:
+    path = ensure_tiny_policy(world, tmp_path)
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(path), AutoTokenizer.from_pretrained(path)
+    assert json.loads((path / "config.json").read_text())["head_dim"] == 64
+    assert len(tokenizer) <= model.config.vocab_size
+    assert model.generation_config.eos_token_id == tokenizer.eos_token_id == model.config.eos_token_id
+    assert tokenizer.chat_template
+    assert 0.5e6 < model.num_parameters() < 1.5e6
+
+
+def test_a_policy_is_made_once_for_all_that_it_follows_from(world: World, tmp_path: Path, quick: None) -> None:
+    path = ensure_tiny_policy(world, tmp_path)
+    made = (path / "model.safetensors").stat().st_mtime_ns
+    assert ensure_tiny_policy(World.build(seed=1), tmp_path) == path
+    assert (path / "model.safetensors").stat().st_mtime_ns == made
+    assert ensure_tiny_policy(world, tmp_path, seed=1) != path
+    assert ensure_tiny_policy(World.build(seed=2), tmp_path) != path
+
+
+def test_an_interrupted_cold_start_leaves_nothing_to_be_mistaken_for_a_policy(
+    world: World, tmp_path: Path, quick: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(tiny_policy, "train", interrupted)
+        ensure_tiny_policy(world, tmp_path)
+    path = ensure_tiny_policy(world, tmp_path)
+    assert (path / "model.safetensors").exists()
+    assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
+
+
+def test_the_cold_start_repeats(world: World, tmp_path: Path, quick: None) -> None:
+    for name in ("one", "two"):
+        cold_start(world, tmp_path / name)
+    assert (tmp_path / "one/model.safetensors").read_bytes() == (tmp_path / "two/model.safetensors").read_bytes()
+
+
+@dataclass
+class SampledSession:
+    """A policy session that samples from a model in this process, at temperature 1."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    ids: list[int]
+    generated: int = 0
+    turns: list[list[int]] = field(default_factory=list)
+
+    async def take_turn(self, max_calls: int) -> GeneratedTurn:
+        stops = [self.tokenizer.convert_tokens_to_ids(stop) for stop in STOP_STRINGS]
+        output = self.model.generate(
+            torch.tensor([self.ids]),
+            do_sample=True,
+            top_k=0,
+            max_new_tokens=80,
+            eos_token_id=[*stops, self.tokenizer.eos_token_id],
+        )
+        turn = output[0, len(self.ids) :].tolist()
+        self.ids += turn
+        text = self.tokenizer.decode(turn, skip_special_tokens=True)
+        return GeneratedTurn(text, tokens=(0, 0), complete=True, seconds=0.0)
+
+    async def observe(self, observation: str) -> bool:
+        end = "" if self.ids[-1] == self.tokenizer.eos_token_id else "<|im_end|>"
+        text = f"{end}\n<|im_start|>tool\n{observation}<|im_end|>\n<|im_start|>assistant\n"
+        self.ids += self.tokenizer.encode(text)
+        return True
+
+
+@pytest.mark.slow
+async def test_the_cold_started_policy_has_the_habits_of_the_demonstrations(world: World, tmp_path: Path) -> None:
+    started = time.process_time()
+    path = ensure_tiny_policy(world, tmp_path)
+    assert time.process_time() - started < 2 * 180  # CPU seconds: three minutes on two cores
+
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(path), AutoTokenizer.from_pretrained(path)
+    pool = InProcessPool(SimulatedLLM(world))
+    questions = random.Random(0).sample(world.split(train=1024, validation=128)[1], 128)
+    torch.manual_seed(0)
+    done: list[tuple[Question, Trajectory]] = []
+    for question in questions:
+        prompt = tokenizer.apply_chat_template(
+            [{"role": "user", "content": question.text}], add_generation_prompt=True, return_dict=False
+        )
+        session = SampledSession(model, tokenizer, list(prompt))
+        done.append((question, await rollout(question.text, session, pool, RolloutLimits(max_turns=8))))
+
+    turns = [turn for _, trajectory in done for turn in trajectory.turns]
+    assert sum(turn.error is None for turn in turns) / len(turns) > 0.9
+
+    # Copying: calls ask questions of the world, and answers after a call repeat the last observation.
+    asked = [call.input for _, t in done for call in t.calls if call.operator.endswith("Generate")]
+    assert sum(parse_query(text) is not None for text in asked) / len(asked) > 0.95
+    answered = [t for _, t in done if t.calls and t.answer is not None]
+    assert sum(t.answer == t.calls[-1].output for t in answered) / len(answered) > 0.95
+
+    thoughts = Counter(t.turns[0].think.split()[0] for _, t in done if t.turns[0].think)
+    assert thoughts["guess"] > thoughts["sample"] > 0
+    assert thoughts["ask"] > thoughts["split"] > 0
+
+    em = sum(score_trajectory(t, [q.answer])["acc"] for q, t in done) / len(done)
+    assert 0.15 < em < 0.45  # the mixture's expectation is 0.31: far from the 0.87 of its best part
