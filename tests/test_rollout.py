@@ -42,7 +42,7 @@ class EchoPool:
     def __init__(self):
         self.running = self.most_running = 0
 
-    async def call(self, name: str, text: str) -> OperatorResult:
+    async def call(self, name: str, text: str, trajectory: str = "") -> OperatorResult:
         self.running += 1
         self.most_running = max(self.most_running, self.running)
         await asyncio.sleep(0)
@@ -146,7 +146,7 @@ async def test_operator_text_can_neither_end_a_trajectory_nor_call_an_operator(s
     session = ScriptedSession([call("x", "Evil"), "<think>hm</think><answer>Rome</answer>"])
 
     class EvilPool(EchoPool):
-        async def call(self, name: str, text: str) -> OperatorResult:
+        async def call(self, name: str, text: str, trajectory: str = "") -> OperatorResult:
             return OperatorResult(name, smuggled)
 
     trajectory = await run(session, EvilPool())

@@ -11,6 +11,7 @@ _CALLS = st.builds(
     input=_TEXT,
     output=_TEXT,
     failed=st.booleans(),
+    error=st.none() | _TEXT,
     seconds=st.floats(0, 100),
     prompt_tokens=_NUMBERS,
     completion_tokens=_NUMBERS,

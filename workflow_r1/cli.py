@@ -7,6 +7,7 @@ import typer
 
 from workflow_r1.data.commands import prepare, validate
 from workflow_r1.evaluation.commands import ask, compare, eval_
+from workflow_r1.operators.commands import operators_app
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Train and use policies that build workflows.")
 world_app = typer.Typer(no_args_is_help=True, help="The embedded world: a simulated operator LLM that knows it.")
@@ -15,6 +16,7 @@ app.command()(validate)
 app.command("eval")(eval_)
 app.command()(compare)
 app.command()(ask)
+app.add_typer(operators_app, name="operators")
 app.add_typer(world_app, name="world")
 
 _PASS_THROUGH = {"allow_extra_args": True, "ignore_unknown_options": True}

@@ -7,7 +7,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from workflow_r1.operators import OperatorPool, OperatorSettings
+from workflow_r1.operators import Budget, OperatorPool, OperatorSettings
 from workflow_r1.reward import RewardWeights
 
 
@@ -26,7 +26,9 @@ class WorkflowConfig(BaseModel):
         max_malformed_turns: malformed turns that get a warning before the next one ends the trajectory.
         keep_failed: train on trajectories in which the endpoint could not serve a call.
         reward: what each outcome is worth.
-        trajectory_dir: where trajectories are written, one JSONL file a step; None writes none.
+        run_dir: the folder in which the processes of a run keep their limits and what they spend; None keeps limits
+            in each process alone.
+        budget: what the run may take before it stops at a checkpoint.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -38,7 +40,8 @@ class WorkflowConfig(BaseModel):
     max_malformed_turns: int = Field(default=2, ge=0)
     keep_failed: bool = False
     reward: RewardWeights = RewardWeights()
-    trajectory_dir: Path | None = None
+    run_dir: Path | None = None
+    budget: Budget = Budget()
 
     @classmethod
     def parse(cls, config: DictConfig) -> "WorkflowConfig":
@@ -56,11 +59,19 @@ class WorkflowConfig(BaseModel):
             )
             raise ConfigError(f"The workflow_r1 section of the configuration does not fit: {faults}.") from None
 
-    def operator_pool(self, environ: Mapping[str, str]) -> OperatorPool:
-        """The operators of this run: OPERATOR_* of `environ`, with this section's values on top.
+    def operator_settings(self, environ: Mapping[str, str], coordinated: bool = False) -> OperatorSettings:
+        """The endpoint and its limits: OPERATOR_* of `environ`, with this section's values on top.
+
+        Args:
+            coordinated: keep the limits together with the other processes of the run, in `run_dir`.
 
         Raises:
             OperatorConfigError: a variable or a setting is missing or wrong.
         """
-        settings = OperatorSettings.from_env(environ, **self.operators)
-        return OperatorPool(settings, operators=self.operator_names, modules=self.operator_modules)
+        return OperatorSettings.from_env(environ, **self.operators, run_dir=self.run_dir if coordinated else None)
+
+    def operator_pool(self, environ: Mapping[str, str], coordinated: bool = False) -> OperatorPool:
+        """The operators of this run, at the endpoint of `operator_settings`; takes and raises what that does."""
+        return OperatorPool(
+            self.operator_settings(environ, coordinated), operators=self.operator_names, modules=self.operator_modules
+        )

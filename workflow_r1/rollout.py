@@ -8,6 +8,7 @@ import asyncio
 import time
 from dataclasses import dataclass
 from typing import Protocol
+from uuid import uuid4
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -82,6 +83,7 @@ async def rollout(
     Args:
         control_tokens: the tokenizer's special tokens, which operator output must not be able to write.
     """
+    trajectory_id = uuid4().hex  # the operators' limits take turns by it
     turns: list[Turn] = []
     ended_by = None
     while ended_by is None:
@@ -108,7 +110,9 @@ async def rollout(
         else:
             started = time.perf_counter()
             turn.calls = list(
-                await asyncio.gather(*(_call(call, operators, limits, control_tokens) for call in parsed.calls))
+                await asyncio.gather(
+                    *(_call(call, trajectory_id, operators, limits, control_tokens) for call in parsed.calls)
+                )
             )
             turn.operator_seconds = time.perf_counter() - started
             observation = render_observation([(call.operator, call.output) for call in turn.calls])
@@ -135,15 +139,20 @@ async def _warn(
 
 
 async def _call(
-    call: OperatorCall, operators: OperatorPool, limits: RolloutLimits, control_tokens: frozenset[str]
+    call: OperatorCall,
+    trajectory_id: str,
+    operators: OperatorPool,
+    limits: RolloutLimits,
+    control_tokens: frozenset[str],
 ) -> CallRecord:
-    result = await operators.call(call.operator, call.input)
+    result = await operators.call(call.operator, call.input, trajectory_id)
     output = neutralise(truncate(result.text, limits.max_observation_length, limits.truncate_side), control_tokens)
     return CallRecord(
         operator=call.operator,
         input=call.input,
         output=output,
         failed=result.failed,
+        error=result.error,
         seconds=result.seconds,
         prompt_tokens=result.prompt_tokens,
         completion_tokens=result.completion_tokens,

@@ -27,6 +27,7 @@ class CallRecord(_Record):
     Attributes:
         output: the observation text, as the policy read it.
         failed: the endpoint could not serve the call; the policy is not to blame.
+        error: why, for the user; the policy does not read it.
         seconds: wall-clock time of the call.
     """
 
@@ -34,6 +35,7 @@ class CallRecord(_Record):
     input: str
     output: str
     failed: bool = False
+    error: str | None = None
     seconds: float = 0.0
     prompt_tokens: int = 0
     completion_tokens: int = 0

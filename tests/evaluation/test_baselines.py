@@ -1,6 +1,8 @@
 """The baselines run in the policy's loop, on the operators' model."""
 
 import asyncio
+import random
+import re
 from collections import Counter
 from collections.abc import AsyncIterator
 
@@ -9,6 +11,7 @@ import pytest
 from workflow_r1.evaluation import baselines
 from workflow_r1.evaluation.baselines import BASELINES, OPERATORS, run_baseline
 from workflow_r1.operators import OperatorPool
+from workflow_r1.protocol import parse_turn, render_observation
 from workflow_r1.reward import exact_match
 from workflow_r1.trajectory import EndedBy, Trajectory
 from workflow_r1.world.server import Faults, RunningServer
@@ -17,7 +20,7 @@ from workflow_r1.world.world import Question, World
 
 @pytest.fixture
 async def pool(operators: RunningServer) -> AsyncIterator[OperatorPool]:
-    async with OperatorPool.from_env(operators=OPERATORS, modules=[baselines.__name__], max_retries=0) as pool:
+    async with OperatorPool.from_env(operators=OPERATORS, modules=[baselines.__name__], max_retries=0, seed=0) as pool:
         yield pool
 
 
@@ -68,13 +71,17 @@ async def test_what_a_baseline_calls_is_what_it_is_known_for(
     assert operators.endpoint.counters["requests"] == requests
 
 
-async def test_medprompt_shows_its_candidates_in_five_different_orders(
-    pool: OperatorPool, questions: list[Question]
-) -> None:
-    (trajectory,) = await solve("medprompt", questions[:1], pool)
-    ballots = [call.input for call in trajectory.calls if call.operator == "ScEnsemble"]
+def test_medprompt_shows_its_candidates_in_five_different_orders_and_takes_the_most_votes() -> None:
+    script = BASELINES["medprompt"]("who ?", random.Random(0))
+    next(script)
+    turn = script.send("<info>[Answer 1] Ada\n[Answer 2] Bob\nBobson\n[Answer 3] Cy</info>")
+    ballots = [call.input for call in parse_turn(turn, max_calls=5).calls]
     assert len(set(ballots)) == 5
-    assert len({tuple(sorted(ballot.split("<solution>"))) for ballot in ballots}) <= 2  # the same three, reordered
+    solutions = {tuple(sorted(re.findall("<solution>(.*?)</solution>", ballot))) for ballot in ballots}
+    assert solutions == {("Ada", "Bob Bobson", "Cy")}
+    picks = ["Ada", "Cy", "ada", "Bob Bobson", "Cy"]
+    turn = script.send(render_observation([("ScEnsemble", pick) for pick in [*picks[:4], "the Ada"]]))
+    assert parse_turn(turn).answer == "Ada"
 
 
 async def test_a_question_that_contains_protocol_tags_is_only_a_question(pool: OperatorPool) -> None:

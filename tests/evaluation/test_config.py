@@ -71,7 +71,7 @@ def test_a_run_stays_itself_where_only_its_size_its_speed_or_its_address_changes
     for name in ("BASE_URL", "API_KEY", "MODEL_NAME"):
         monkeypatch.setenv(f"OPERATOR_{name}", "http://b/v1")
     identity = settings().identity("prompt")
-    same = settings(policy="http://other/v1", limit=5, samples=1, concurrency=2, prices={"policy_prompt": 1})
+    same = settings(policy="http://other/v1", limit=5, samples=1, concurrency=2, policy_prompt_price=1)
     assert same.identity("prompt") == identity
     for changed in ({"temperature": 0.5}, {"model": "n"}, {"limits": {"max_calls": 2}}, {"seed": 2}):
         assert settings(**changed).identity("prompt") != identity

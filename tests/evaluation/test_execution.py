@@ -112,7 +112,7 @@ async def test_a_failed_operator_call_is_recorded_not_scored_and_asked_again(
     summary = await run(settings, tmp_path / "run")
     assert 0 < summary.unserved < 24
     failed = [record for record in records(tmp_path / "run") if record.error]
-    assert all("Simulated server error" in record.error for record in failed)
+    assert all("was not served" in record.error for record in failed)
     assert all(record.trajectory.ended_by == "operator_failure" for record in failed)
 
     operators.endpoint.faults = Faults()
@@ -147,7 +147,7 @@ async def test_a_file_of_runs_becomes_one_table_and_one_chart(
         runs:
           direct: {{baseline: direct}}
           ensemble: {{baseline: ensemble}}
-          scripted: {{policy: "{policy.base_url}", prices: {{operator_completion: 2}}}}
+          scripted: {{policy: "{policy.base_url}", operators: {{completion_price: 2}}}}
         """
     )
     comparison = Comparison.read(tmp_path / "runs.yaml")

@@ -47,7 +47,7 @@ def _timeless(value: Any) -> Any:
     return [_timeless(item) for item in value] if isinstance(value, list) else value
 
 
-@pytest.mark.parametrize(("size", "kills"), [(60, 1), pytest.param(500, 3, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("size", "kills"), [(30, 1), pytest.param(500, 3, marks=pytest.mark.slow)])
 def test_killed_and_started_again_it_ends_as_if_it_had_never_stopped(
     size: int, kills: int, operators: RunningServer, policy: RunningServer, world: World, tmp_path: Path
 ) -> None:

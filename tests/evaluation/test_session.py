@@ -48,7 +48,11 @@ def test_a_turn_holds_as_many_parallel_calls_as_are_allowed() -> None:
 
 async def connected(server: RunningServer, **kwargs: str) -> PolicyEndpoint:
     endpoint = PolicyEndpoint(server.base_url, **kwargs)
-    await endpoint.connect()
+    try:
+        await endpoint.connect()
+    except PolicyEndpointError:
+        await endpoint.aclose()
+        raise
     return endpoint
 
 

@@ -6,6 +6,7 @@ from workflow_r1.data.examples import Example
 from workflow_r1.evaluation.record import Key, Record
 from workflow_r1.evaluation.report import Grid, comparison_grids, run_grids
 from workflow_r1.evaluation.summary import Prices, paired_difference, score_questions, summarise
+from workflow_r1.operators.service import ServiceSettings
 from workflow_r1.reward import score_trajectory
 from workflow_r1.trajectory import CallRecord, EndedBy, Trajectory, Turn
 
@@ -47,7 +48,8 @@ def test_the_figures_are_means_over_questions() -> None:
         record(examples[2], "Babbage"),
         record(examples[3], None),
     )
-    prices = Prices(policy_prompt=1, policy_completion=4, operator_prompt=0.5, operator_completion=2)
+    service = ServiceSettings(max_concurrency=1, prompt_price=0.5, completion_price=2, request_price=0.01)
+    prices = Prices(policy_prompt=1, policy_completion=4, services={"AnswerGenerate": service})
     summary = summarise("run", score_questions(examples, records, 1, prices))
     figures = {name: estimate.mean for name, estimate in summary.benchmarks["nq"].figures.items()}
 
@@ -57,8 +59,9 @@ def test_the_figures_are_means_over_questions() -> None:
     assert figures["calls"] == 1.5
     assert figures["policy_tokens"] == 2050
     assert figures["operator_tokens"] == 1.5 * 110
-    # Per question 2000 * 1 + 50 * 4 for the policy, and per call 100 * 0.5 + 10 * 2, in millionths of a dollar.
-    assert figures["cost"] == pytest.approx((2200 + 1.5 * 70) / 1e6)
+    # Per question 2000 * 1 + 50 * 4 for the policy, and per call 100 * 0.5 + 10 * 2 and 10 for the request, in
+    # millionths of a dollar.
+    assert figures["cost"] == pytest.approx((2200 + 1.5 * 80) / 1e6)
     assert (figures["ended_by/answered"], figures["ended_by/turn_limit"]) == (0.75, 0.25)
 
 

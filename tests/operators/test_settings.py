@@ -1,4 +1,5 @@
 import pytest
+import yaml
 
 from workflow_r1.operators import OperatorConfigError, OperatorPool, OperatorSettings
 
@@ -51,6 +52,13 @@ def test_a_wrong_setting_is_named_without_its_value():
     with pytest.raises(OperatorConfigError, match="'api_key' is wrong") as caught:
         OperatorSettings.from_env(ENVIRON, api_key=12345)
     assert "12345" not in str(caught.value)
+
+
+def test_on_and_off_mean_what_yaml_makes_of_them():
+    values = yaml.safe_load("[on, off, read]")
+    assert values == [True, False, "read"]
+    read = [OperatorSettings.from_env(ENVIRON, cache=value).cache for value in [*values, "on"]]
+    assert read == ["on", "off", "read", "on"]
 
 
 def test_the_key_is_not_shown():

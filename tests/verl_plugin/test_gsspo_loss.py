@@ -10,6 +10,7 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+import verl.trainer
 from hydra import compose, initialize_config_dir
 from hydra.errors import InstantiationException
 from hypothesis import given, settings
@@ -25,7 +26,6 @@ from verl.utils.metric import Metric, reduce_metrics
 from verl.workers.config import ActorConfig, PolicyLossConfig
 from verl.workers.utils.losses import ppo_loss
 
-import verl.trainer
 from workflow_r1.verl_plugin.gsspo_loss import GSsPOLossConfig
 
 CONFIG_TARGET = "workflow_r1.verl_plugin.gsspo_loss.GSsPOLossConfig"

@@ -181,9 +181,10 @@ def ask(
         async def work() -> bool:
             async with open_policy(settings, Path("outputs/ask"), progress.print) as opened:
                 console = Console(quiet=json)
-                attempt = await ask_policy(question, opened, settings.prices, seed, console)
+                prices = settings.prices(opened.operators)
+                attempt = await ask_policy(question, opened, prices, seed, console)
             if json:
-                typer.echo(to_json(attempt, settings.prices))
+                typer.echo(to_json(attempt, prices))
             return attempt.trajectory.answer is not None
 
         return asyncio.run(work())
@@ -207,7 +208,7 @@ def _guarded(run: "Callable[[], T]") -> T:
         typer.secho(f"error: {error}", err=True, fg=typer.colors.RED)
         raise typer.Exit(1) from None
     except KeyboardInterrupt:
-        typer.secho("Stopped. What was answered is kept: the same command goes on from here.", err=True)
+        typer.secho("Stopped. An evaluation keeps its results: the same command goes on from here.", err=True)
         raise typer.Exit(130) from None
 
 

@@ -8,11 +8,14 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from workflow_r1.evaluation import baselines
 from workflow_r1.evaluation.baselines import BASELINES
 from workflow_r1.evaluation.checkpoint import find_checkpoint
 from workflow_r1.evaluation.errors import EvaluationError
 from workflow_r1.evaluation.summary import Prices
 from workflow_r1.operators import OperatorPool, OperatorSettings
+from workflow_r1.operators.registry import select_operators
+from workflow_r1.operators.service import EndpointSettings
 from workflow_r1.policy_prompt import DEFAULT_TEMPLATE, render_system_prompt
 from workflow_r1.rollout import RolloutLimits
 
@@ -31,6 +34,9 @@ class PolicySettings(BaseModel):
         search: offer Search too.
         operator_modules: Python modules that declare more operators.
         serve_arguments: more arguments of `vllm serve`, for a checkpoint.
+        policy_prompt_price: US dollars per million prompt tokens of the policy; the operators' prices are among the
+            `operators` settings.
+        policy_completion_price: the same for its completion tokens.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -48,7 +54,8 @@ class PolicySettings(BaseModel):
     search: bool = False
     operator_modules: tuple[str, ...] = ()
     serve_arguments: tuple[str, ...] = ()
-    prices: Prices = Prices()
+    policy_prompt_price: float = Field(default=0.0, ge=0)
+    policy_completion_price: float = Field(default=0.0, ge=0)
 
     @property
     def is_endpoint(self) -> bool:
@@ -65,10 +72,31 @@ class PolicySettings(BaseModel):
             return policy
         return str(find_checkpoint(Path(policy).expanduser()).resolve())
 
+    @property
+    def operator_seed(self) -> int | None:
+        """What makes the operators' samples the same each time."""
+        return self.seed
+
     def operator_settings(self) -> OperatorSettings:
-        """The operators' endpoint; the prices come with it, so that they are written in one place."""
-        prices = {"prompt_price": self.prices.operator_prompt, "completion_price": self.prices.operator_completion}
-        return OperatorSettings.from_env(**{**prices, **self.operators})
+        """The operators' endpoints: OPERATOR_* with `operators` on top."""
+        return OperatorSettings.from_env(**{"seed": self.operator_seed, **self.operators})
+
+    def operator_pool(self) -> OperatorPool:
+        """The operators; makes no connection.
+
+        Raises:
+            OperatorConfigError: the endpoint or the operators are set up wrongly.
+        """
+        names = self.operator_names
+        if self.search:
+            names = tuple(dict.fromkeys([*(names or select_operators(None, self.operator_modules)), "Search"]))
+        return OperatorPool(self.operator_settings(), names, self.operator_modules)
+
+    def prices(self, operators: OperatorPool) -> Prices:
+        """What the policy's and the operators' tokens cost."""
+        services = operators.settings.services
+        by_operator = {name: services[service] for name, service in operators.service_names.items()}
+        return Prices(self.policy_prompt_price, self.policy_completion_price, by_operator)
 
     def system_prompt(self, operators: OperatorPool) -> str | None:
         """The system prompt for a pool, or None for the bare question.
@@ -112,6 +140,17 @@ class RunSettings(PolicySettings):
             raise ValueError(f"there is no baseline {name!r}: choose from {', '.join(BASELINES)}")
         return name
 
+    @property
+    def operator_seed(self) -> int | None:
+        """With several samples the operators are sampled anew for each."""
+        return self.seed if self.samples == 1 else None
+
+    def operator_pool(self) -> OperatorPool:
+        """As for a policy; a baseline's are its own."""
+        if self.baseline is None:
+            return super().operator_pool()
+        return OperatorPool(self.operator_settings(), baselines.OPERATORS, [baselines.__name__])
+
     @model_validator(mode="after")
     def _is_one_thing(self) -> "RunSettings":
         if (self.policy is None) == (self.baseline is None):
@@ -125,16 +164,17 @@ class RunSettings(PolicySettings):
 
         Left out is what may change while a run goes on: how many questions and samples, concurrency, prices, addresses.
         """
-        operator_model = self.operator_settings().model
+        services = self.operator_settings().services.values()
+        models = [service.model for service in services if isinstance(service, EndpointSettings)]
         if self.baseline is not None:
-            return {"baseline": self.baseline, "operator_model": operator_model, "seed": self.seed}
+            return {"baseline": self.baseline, "operator_models": models, "seed": self.seed}
         prompt = hashlib.sha256((system_prompt or "").encode()).hexdigest()[:16]
         kept = {"model", "temperature", "top_p", "seed", "max_response_tokens", "limits"}
         return {
             "policy": "endpoint" if self.is_endpoint else self.checkpoint(),
             **self.model_dump(mode="json", include=kept),
             "prompt": prompt,
-            "operator_model": operator_model,
+            "operator_models": models,
         }
 
 

@@ -15,11 +15,11 @@ from workflow_r1.data.examples import Example
 from workflow_r1.evaluation.chart import draw_bars
 from workflow_r1.evaluation.config import Comparison, RunSettings
 from workflow_r1.evaluation.errors import EvaluationError
-from workflow_r1.evaluation.opening import open_system, operator_pool
+from workflow_r1.evaluation.opening import open_system
 from workflow_r1.evaluation.record import Record, ResultStore
 from workflow_r1.evaluation.report import Grid, comparison_grids, run_grids
 from workflow_r1.evaluation.runner import all_keys, evaluate, missing
-from workflow_r1.evaluation.summary import Scores, Summary, paired_difference, score_questions, summarise
+from workflow_r1.evaluation.summary import Prices, Scores, Summary, paired_difference, score_questions, summarise
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,7 @@ class Prepared:
     folder: Path
     examples: list[Example]
     identity: dict[str, Any]
+    prices: Prices
 
 
 def prepare(name: str, settings: RunSettings, folder: Path) -> Prepared:
@@ -40,7 +41,8 @@ def prepare(name: str, settings: RunSettings, folder: Path) -> Prepared:
         EvaluationError: a checkpoint is missing, or two benchmarks hold the same question.
         DataError, OperatorConfigError, PromptError: what they are about cannot be used.
     """
-    system_prompt = None if settings.baseline else settings.system_prompt(operator_pool(settings))
+    operators = settings.operator_pool()
+    system_prompt = None if settings.baseline else settings.system_prompt(operators)
     identity = settings.identity(system_prompt)
     examples: dict[tuple[str, str], Example] = {}
     for benchmark in settings.benchmarks:
@@ -51,7 +53,7 @@ def prepare(name: str, settings: RunSettings, folder: Path) -> Prepared:
                     f"Two benchmarks hold question {example.id!r} of {example.data_source!r}: name each benchmark once."
                 )
             examples[key] = example
-    return Prepared(name, settings, folder, list(examples.values()), identity)
+    return Prepared(name, settings, folder, list(examples.values()), identity, settings.prices(operators))
 
 
 async def execute(run: Prepared, console: Console) -> tuple[Summary, Scores]:
@@ -74,7 +76,7 @@ async def execute(run: Prepared, console: Console) -> tuple[Summary, Scores]:
                         concurrency=settings.concurrency,
                         on_result=on_result,
                     )
-        scores = score_questions(run.examples, store.records, settings.samples, settings.prices)
+        scores = score_questions(run.examples, store.records, settings.samples, run.prices)
     summary = summarise(run.name, scores)
     _write(run.folder / "summary", summary.model_dump(mode="json"), run_grids(summary), [summary])
     return summary, scores

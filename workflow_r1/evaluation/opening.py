@@ -4,33 +4,15 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
-from workflow_r1.evaluation import baselines
 from workflow_r1.evaluation.checkpoint import merged_checkpoint
 from workflow_r1.evaluation.config import PolicySettings, RunSettings
 from workflow_r1.evaluation.endpoint import PolicyEndpoint
 from workflow_r1.evaluation.serving import MODEL_NAME, machine_environment, served_checkpoint
 from workflow_r1.evaluation.session import Sampling
 from workflow_r1.evaluation.systems import Baseline, Policy, Prompt, System
-from workflow_r1.operators import OperatorPool
-from workflow_r1.operators.registry import select_operators
 from workflow_r1.policy_prompt import policy_messages
 
 Report = Callable[[str], None]
-_SEARCH = "Search"
-
-
-def operator_pool(settings: PolicySettings) -> OperatorPool:
-    """The operators of a run; makes no connection.
-
-    Raises:
-        OperatorConfigError: the endpoint or the operators are set up wrongly.
-    """
-    if isinstance(settings, RunSettings) and settings.baseline is not None:
-        return OperatorPool(settings.operator_settings(), baselines.OPERATORS, [baselines.__name__])
-    modules = settings.operator_modules
-    names = settings.operator_names or [name for name in select_operators(None, modules) if name != _SEARCH]
-    chosen = dict.fromkeys([*names, _SEARCH] if settings.search else names)
-    return OperatorPool(settings.operator_settings(), list(chosen), modules)
 
 
 @asynccontextmanager
@@ -49,7 +31,7 @@ async def open_system(settings: RunSettings, folder: Path, report: Report) -> As
         async with open_policy(settings, folder, report) as policy:
             yield policy
         return
-    async with operator_pool(settings) as operators:
+    async with settings.operator_pool() as operators:
         await operators.check()
         yield Baseline(settings.baseline, operators)
 
@@ -57,7 +39,7 @@ async def open_system(settings: RunSettings, folder: Path, report: Report) -> As
 @asynccontextmanager
 async def open_policy(settings: PolicySettings, folder: Path, report: Report) -> AsyncIterator[Policy]:
     """As `open_system`, for a policy."""
-    async with operator_pool(settings) as operators:
+    async with settings.operator_pool() as operators:
         prompt = _prompt(settings.system_prompt(operators))
         await operators.check()
         async with AsyncExitStack() as stack:

@@ -100,7 +100,9 @@ def settings_values(flags: Mapping[str, Any]) -> dict[str, Any]:
     values["limits"] = {name: flags[name] for name in ("max_calls", "max_parallel_calls")}
     values["operator_names"] = [name.strip() for name in flags["operators"].split(",")] if flags["operators"] else None
     values["operator_modules"] = flags["operator_module"]
-    values["prices"] = {**_price("policy", flags["policy_price"]), **_price("operator", flags["operator_price"])}
+    values["policy_prompt_price"], values["policy_completion_price"] = _price("--policy-price", flags["policy_price"])
+    prompt_price, completion_price = _price("--operator-price", flags["operator_price"])
+    values["operators"] = {"prompt_price": prompt_price, "completion_price": completion_price}
     return {name: value for name, value in values.items() if value is not None}
 
 
@@ -110,11 +112,9 @@ _AS_THEY_ARE = {
 }
 
 
-def _price(kind: str, text: str) -> dict[str, float]:
+def _price(flag: str, text: str) -> tuple[float, float]:
     try:
         prompt, completion = map(float, text.split(","))
     except ValueError:
-        raise EvaluationError(
-            f"--{kind}-price takes two numbers, as IN,OUT (such as 0.15,0.6), not {text!r}."
-        ) from None
-    return {f"{kind}_prompt": prompt, f"{kind}_completion": completion}
+        raise EvaluationError(f"{flag} takes two numbers, as IN,OUT (such as 0.15,0.6), not {text!r}.") from None
+    return prompt, completion

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from statistics import fmean
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel
 
 from workflow_r1.data.examples import Example
 from workflow_r1.evaluation.record import Key, Record
@@ -18,29 +18,35 @@ from workflow_r1.evaluation.statistics import (
     pass_at_k,
     permutation_p_value,
 )
+from workflow_r1.operators.service import ServiceSettings
 from workflow_r1.reward import exact_match
 from workflow_r1.trajectory import EndedBy, Trajectory
 
 _PARTS = {"em": "acc", "f1": "f1", "sub_em": "sub_em", "calls": "calls", "turns": "turns", "malformed": "malformed"}
 
 
-class Prices(BaseModel):
-    """US dollars per million tokens."""
+@dataclass(frozen=True)
+class Prices:
+    """What tokens cost.
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    Attributes:
+        policy_prompt: US dollars per million prompt tokens of the policy.
+        policy_completion: the same for its completion tokens.
+        services: by operator, the service that it asks. A call counts as one request.
+    """
 
-    policy_prompt: float = Field(default=0.0, ge=0)
-    policy_completion: float = Field(default=0.0, ge=0)
-    operator_prompt: float = Field(default=0.0, ge=0)
-    operator_completion: float = Field(default=0.0, ge=0)
+    policy_prompt: float = 0.0
+    policy_completion: float = 0.0
+    services: Mapping[str, ServiceSettings] = field(default_factory=dict)
 
     def cost(self, trajectory: Trajectory, prompt_tokens: int, completion_tokens: int) -> float:
         """US dollars of one trajectory, given the tokens of the policy."""
         operators = sum(
-            call.prompt_tokens * self.operator_prompt + call.completion_tokens * self.operator_completion
+            self.services[call.operator].cost(1, call.prompt_tokens, call.completion_tokens)
             for call in trajectory.calls
+            if call.operator in self.services
         )
-        return (operators + prompt_tokens * self.policy_prompt + completion_tokens * self.policy_completion) / 1e6
+        return operators + (prompt_tokens * self.policy_prompt + completion_tokens * self.policy_completion) / 1e6
 
 
 @dataclass

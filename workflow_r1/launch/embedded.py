@@ -42,7 +42,7 @@ def embedded_world(config: DictConfig, output_dir: Path) -> Iterator[EmbeddedWor
         )
         overrides += [f"data.train_files={train}", f"data.val_files={validation}"]
     if config.actor_rollout_ref.model.path is None:
-        overrides.append(f"actor_rollout_ref.model.path={ensure_tiny_policy(world, cache_dir())}")
+        overrides.append(f"actor_rollout_ref.model.path={ensure_tiny_policy(world, cache_dir(), config.seed)}")
     if config.workflow_r1.operators.base_url is not None:
         yield EmbeddedWorld(overrides, {})
         return

@@ -34,9 +34,12 @@ IndexOption = Annotated[
 @operators_app.command("list")
 def list_(module: ModuleOption = None) -> None:
     """Show every operator, how its input is written and when the policy is told to use it."""
-    table = Table("operator", "input", "used when", box=None, header_style="bold", padding=(0, 2, 0, 0))
+    table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
+    for column in ("operator", "input", "used when"):
+        table.add_column(column, overflow="fold")
     try:
-        specs = {Search.name: Search, **select_operators(None, module or ())}
+        specs = select_operators(None, module or ())
+        specs.setdefault(Search.name, Search)
     except OperatorConfigError as error:
         _fail(error)
     for spec in specs.values():

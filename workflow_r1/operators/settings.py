@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 
 from workflow_r1.operators.errors import OperatorConfigError
 from workflow_r1.operators.limiter import Limits
@@ -53,6 +53,11 @@ class OperatorSettings(EndpointSettings):
     cache_dir: Path = Field(default_factory=_default_cache_dir)
     cache_bytes: int = Field(default=2**30, gt=0)
     cache_sampled: bool = False
+
+    @field_validator("cache", mode="before")
+    @classmethod
+    def _as_yaml_reads_it(cls, value: object) -> object:
+        return {True: "on", False: "off"}[value] if isinstance(value, bool) else value
 
     @property
     def services(self) -> dict[str, ServiceSettings]:

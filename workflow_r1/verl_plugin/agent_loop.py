@@ -80,4 +80,4 @@ class WorkflowAgentLoop(AgentLoopBase):
 @lru_cache(maxsize=1)
 def _operator_pool(config: str) -> OperatorPool:
     """The process's one pool: verl builds an agent loop a trajectory, but connections and limits outlive it."""
-    return WorkflowConfig.model_validate_json(config).operator_pool(os.environ)
+    return WorkflowConfig.model_validate_json(config).operator_pool(os.environ, coordinated=True)

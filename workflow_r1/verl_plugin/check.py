@@ -3,6 +3,7 @@
 from verl.experimental.agent_loop.agent_loop import _agent_loop_registry
 from verl.experimental.reward_loop.reward_manager.registry import REWARD_MANAGER
 from verl.trainer.ppo.core_algos import ADV_ESTIMATOR_REGISTRY, POLICY_LOSS_REGISTRY
+from verl.trainer.ppo.v1.trainer_base import TRAINER_REGISTRY
 
 
 def missing_registrations() -> list[str]:
@@ -10,6 +11,7 @@ def missing_registrations() -> list[str]:
     expected = {
         "policy loss gsspo": "gsspo" in POLICY_LOSS_REGISTRY,
         "advantage estimator gsspo": "gsspo" in ADV_ESTIMATOR_REGISTRY,
+        "trainer workflow_r1": "workflow_r1" in TRAINER_REGISTRY,
         "agent loop workflow_r1_agent_loop": "workflow_r1_agent_loop" in _agent_loop_registry,
         "reward manager workflow_r1": "workflow_r1" in REWARD_MANAGER,
     }

@@ -3,25 +3,33 @@
 Selected with `trainer.v1.sampler.custom_sampler.{path,name}`, verl's own extension point.
 """
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import ray
 import transfer_queue as tq
 from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer
 
+from workflow_r1.config import WorkflowConfig
 from workflow_r1.metrics import workflow_metrics
+from workflow_r1.operators import RunCoordinator
 from workflow_r1.trajectory import Trajectory, write_jsonl
 
 
 class WorkflowReplayBuffer(ReplayBuffer):
     """Samples as verl's synchronous buffer does and reports on the trajectories that it hands out.
 
+    It lives in the driver for as long as the run does, so it also hosts the `RunCoordinator`, which keeps the limits
+    of the operators across all rollout workers and adds up what they spend.
+
     Args:
         sampler_kwargs: `trainer.v1.sampler.sampler_kwargs`:
             `poll_interval`, seconds between looks for finished trajectories (verl waits 2 s, which would be most
             of a step of a small model);
-            `trajectory_dir`, where `train/<step>.jsonl` and `val/<step>.jsonl` are written, or None.
+            `trajectory_dir`, where `train/<step>.jsonl` and `val/<step>.jsonl` are written, or None;
+            `workflow_r1`, the section of that name.
     """
 
     def __init__(self, *, sampler_kwargs: Any, **kwargs: Any):
@@ -30,13 +38,23 @@ class WorkflowReplayBuffer(ReplayBuffer):
         folder = sampler_kwargs.get("trajectory_dir")
         self._trajectory_dir = Path(folder) if folder else None
         self._files: set[Path] = set()
+        section = WorkflowConfig.parse(sampler_kwargs)
+        self._coordinator = None
+        if section.run_dir is not None:
+            limits = section.operator_settings(os.environ).limits
+            self._coordinator = RunCoordinator(section.run_dir, limits, section.budget, host=_address())
 
     def sample(self, global_steps: int, partition_id: str, batch_size: int) -> tuple[Any, dict]:
         batch, metrics = super().sample(global_steps=global_steps, partition_id=partition_id, batch_size=batch_size)
         trajectories = _read_trajectories(batch.keys, partition_id)
         if self._trajectory_dir is not None:
             self._write(self._trajectory_dir / partition_id / f"{global_steps}.jsonl", trajectories)
-        return batch, {**metrics, **workflow_metrics(trajectories)}
+        spent = {} if self._coordinator is None else self._coordinator.ledger.take_step().metrics()
+        return batch, {**metrics, **workflow_metrics(trajectories), **spent}
+
+    def stop_reason(self) -> str | None:
+        """One sentence that says why the run should stop at its next checkpoint, or None."""
+        return None if self._coordinator is None else self._coordinator.ledger.exceeded()
 
     def _write(self, path: Path, trajectories: list[Trajectory]) -> None:
         """Add to a step's file, which a step may fill in several parts; a resumed run starts it anew."""
@@ -45,6 +63,12 @@ class WorkflowReplayBuffer(ReplayBuffer):
             path.unlink(missing_ok=True)
             self._files.add(path)
         write_jsonl(path, trajectories)
+
+
+def _address() -> str:
+    """The address at which this run's other nodes reach this one; the loopback where there are none."""
+    alone = len([node for node in ray.nodes() if node["Alive"]]) == 1
+    return "127.0.0.1" if alone else ray.util.get_node_ip_address()
 
 
 def _read_trajectories(keys: Sequence[str], partition_id: str) -> list[Trajectory]:

@@ -22,21 +22,29 @@ from workflow_r1.world.world import World
 
 # Share of each behaviour by the number of hops; a single hop has nothing to decompose.
 MIXTURE: dict[int, dict[str, float]] = {
-    1: {"answer_at_once": 0.45, "ask_once": 0.4, "decompose_and_vote": 0.15},
-    2: {"answer_at_once": 0.4, "ask_once": 0.35, "decompose": 0.15, "decompose_and_vote": 0.1},
+    1: {"answer_at_once": 0.5, "ask_once": 0.38, "decompose_and_vote": 0.12},
+    2: {"answer_at_once": 0.45, "ask_once": 0.33, "decompose": 0.13, "decompose_and_vote": 0.09},
 }
-MALFORMED = 0.08  # share of demonstrations that open with a broken turn
+MALFORMED = 0.08  # share of these that open with a broken turn
+# Share of demonstrations that practise a rare workflow: how to carry it out is learnt from them, to choose it is not.
+PRACTICE = 0.3
+PRACTISED = ("decompose", "decompose_and_vote", "decompose_and_vote")
 VARIANTS = 4
 
 
 @dataclass(frozen=True)
 class Demonstration:
-    """One executed workflow: the turns' texts and the observations between them."""
+    """One executed workflow: the turns' texts and the observations between them.
+
+    Attributes:
+        practice: the first thought, with which a policy chooses its workflow, is not to be learnt.
+    """
 
     question: str
     behaviour: str
     turns: list[str]
     observations: list[str]
+    practice: bool = False
 
 
 def demonstrate(world: World, count: int) -> Iterator[Demonstration]:
@@ -59,12 +67,17 @@ def demonstrate(world: World, count: int) -> Iterator[Demonstration]:
 
 
 async def _execute(query: Query, world: World, pool: InProcessPool, rng: random.Random) -> Demonstration:
-    shares = MIXTURE[query.hops]
-    name = rng.choices(list(shares), list(shares.values()))[0]
-    behaviour = BEHAVIOURS[name]
-    session = _Recorder((_stumble(behaviour) if rng.random() < MALFORMED else behaviour)(query, world, rng))
+    practice = rng.random() < PRACTICE
+    if practice:
+        name = rng.choice(PRACTISED)
+        behaviour = BEHAVIOURS[name]
+    else:
+        shares = MIXTURE[query.hops]
+        name = rng.choices(list(shares), list(shares.values()))[0]
+        behaviour = _stumble(BEHAVIOURS[name]) if rng.random() < MALFORMED else BEHAVIOURS[name]
+    session = _Recorder(behaviour(query, world, rng))
     trajectory = await rollout(query.text, session, pool, RolloutLimits())
-    return Demonstration(query.text, name, [turn.text for turn in trajectory.turns], session.observations)
+    return Demonstration(query.text, name, [turn.text for turn in trajectory.turns], session.observations, practice)
 
 
 class _Recorder(ScriptedSession):
@@ -98,8 +111,8 @@ def tokenise(demonstration: Demonstration, tokenizer: Any) -> tuple[list[int], l
     """Token ids and mask of a demonstration, laid out as rollouts lay them out.
 
     Returns:
-        Two lists of equal length; the mask is 1 where the policy chooses the token. A turn that a stop string ended is
-        closed for the policy; any other it has to close itself.
+        Two lists of equal length; the mask is 1 where the policy chooses the token and is to learn it. A turn that a
+        stop string ended is closed for the policy; any other it has to close itself.
     """
     ids = _encode(tokenizer, [{"role": "user", "content": demonstration.question}])
     mask = [0] * len(ids)
@@ -115,6 +128,9 @@ def tokenise(demonstration: Demonstration, tokenizer: Any) -> tuple[list[int], l
             given += newline + _encode(tokenizer, [{"role": "tool", "content": observation}])
         ids += chosen + given
         mask += [1] * len(chosen) + [0] * len(given)
+    if demonstration.practice:
+        choice = ids.index(tokenizer.convert_tokens_to_ids("</think>"))
+        mask[: choice + 1] = [0] * (choice + 1)
     return ids, mask
 
 

@@ -8,7 +8,7 @@ import hashlib
 import inspect
 import random
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import ModuleType
 
@@ -25,8 +25,7 @@ from workflow_r1.world.demonstrations import Demonstration, demonstrate, tokenis
 from workflow_r1.world.tokenizer import build_tokenizer
 from workflow_r1.world.world import World
 
-DEMONSTRATIONS = 12_000
-EPOCHS = 2
+DEMONSTRATIONS = 10_000
 TOKENS_PER_STEP = 1_024
 PEAK_LR = 3e-3
 _SOURCES: tuple[ModuleType, ...] = (
@@ -54,12 +53,12 @@ def ensure_tiny_policy(world: World, cache_dir: Path, seed: int = 0) -> Path:
     if not path.exists():
         unfinished = path.with_suffix(".unfinished")
         shutil.rmtree(unfinished, ignore_errors=True)
-        cold_start(world, unfinished, seed=seed)
+        cold_start(world, unfinished, DEMONSTRATIONS, seed)
         unfinished.rename(path)
     return path
 
 
-def cold_start(world: World, path: Path, *, seed: int = 0, count: int = DEMONSTRATIONS) -> None:
+def cold_start(world: World, path: Path, count: int, seed: int) -> None:
     """Train a policy from scratch on `count` demonstrations and save it to `path`."""
     examples = list(demonstrate(world, count))
     tokenizer = build_tokenizer(vocabulary(world, examples))
@@ -114,11 +113,13 @@ def new_model(tokenizer: PreTrainedTokenizerFast, seed: int) -> Qwen3ForCausalLM
 
 
 def train(model: Qwen3ForCausalLM, samples: Sequence[Sample], seed: int) -> None:
-    """Next-token prediction on the policy's own tokens: AdamW with a one-cycle learning rate."""
-    batches = [batch for epoch in range(EPOCHS) for batch in _batches(samples, f"{seed} {epoch}")]
+    """One pass of next-token prediction on the policy's own tokens: AdamW with a one-cycle learning rate."""
+    batches = _batches(samples, seed)
     optimizer = torch.optim.AdamW(model.parameters(), lr=PEAK_LR, betas=(0.9, 0.95), weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, PEAK_LR, total_steps=len(batches), pct_start=0.1)
     model.train()
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # a second one gains nothing on matrices this small, and spins where cores are shared
     columns = TextColumn("cold start"), BarColumn(), TextColumn("{task.fields[state]}"), TimeRemainingColumn()
     with Progress(*columns) as progress:
         task = progress.add_task("", total=len(batches), state="")
@@ -136,10 +137,11 @@ def train(model: Qwen3ForCausalLM, samples: Sequence[Sample], seed: int) -> None
             optimizer.zero_grad()
             accuracy = (logits.argmax(-1) == targets).float().mean()
             progress.update(task, advance=1, state=f"loss {loss:.2f}, token accuracy {accuracy:.1%}")
+    torch.set_num_threads(threads)
     model.eval()
 
 
-def _batches(samples: Sequence[Sample], seed: str) -> Iterator[list[Sample]]:
+def _batches(samples: Sequence[Sample], seed: int) -> list[list[Sample]]:
     """Batches of about TOKENS_PER_STEP tokens; similar lengths together, so that little is padding."""
     rng = random.Random(seed)
     by_length = sorted(rng.sample(samples, len(samples)), key=lambda sample: len(sample[0]))
@@ -153,7 +155,7 @@ def _batches(samples: Sequence[Sample], seed: str) -> Iterator[list[Sample]]:
     if batch:
         batches.append(batch)
     rng.shuffle(batches)
-    yield from batches
+    return batches
 
 
 def _pad(rows: Sequence[Sequence[int]], value: int) -> torch.Tensor:

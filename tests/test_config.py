@@ -1,0 +1,46 @@
+import pytest
+from omegaconf import OmegaConf
+
+from workflow_r1.config import ConfigError, WorkflowConfig
+from workflow_r1.operators import OperatorConfigError
+
+ENVIRON = {
+    "OPERATOR_BASE_URL": "http://localhost:1/v1",
+    "OPERATOR_API_KEY": "sk-secret",
+    "OPERATOR_MODEL_NAME": "m",
+}
+
+
+def parse(section):
+    return WorkflowConfig.parse(OmegaConf.create({"workflow_r1": section} if section is not None else {}))
+
+
+def test_a_configuration_without_our_section_is_all_defaults():
+    config = parse(None)
+    assert config.max_calls == 20
+    assert config.reward.no_answer == -1.0
+
+
+def test_every_setting_that_does_not_fit_is_named():
+    with pytest.raises(ConfigError) as error:
+        parse({"max_call": 3, "reward": {"exact_match": "much"}})
+    message = str(error.value)
+    assert "workflow_r1.max_call:" in message
+    assert "workflow_r1.reward.exact_match:" in message
+    assert "\n" not in message
+
+
+def test_the_sections_endpoint_wins_over_the_environment_and_null_does_not():
+    config = parse({"operators": {"base_url": "http://localhost:2/v1", "model": None}})
+    settings = config.operator_pool(ENVIRON).settings
+    assert (settings.base_url, settings.model) == ("http://localhost:2/v1", "m")
+
+
+def test_the_pool_offers_the_operators_that_are_named():
+    pool = parse({"operator_names": ["Review", "Revise"]}).operator_pool(ENVIRON)
+    assert [spec.name for spec in pool.specs] == ["Review", "Revise"]
+
+
+def test_an_unset_endpoint_is_named():
+    with pytest.raises(OperatorConfigError, match="OPERATOR_BASE_URL"):
+        parse(None).operator_pool({})

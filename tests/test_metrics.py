@@ -1,0 +1,45 @@
+import pytest
+
+from workflow_r1.metrics import workflow_metrics
+from workflow_r1.trajectory import CallRecord, EndedBy, Trajectory, Turn
+
+
+def test_a_batch_is_summed_up_per_question_per_turn_and_as_fractions():
+    call = CallRecord(operator="Review", input="i", output="o", prompt_tokens=10, completion_tokens=2)
+    lost = CallRecord(operator="Revise", input="i", output="gone", failed=True)
+    batch = [
+        Trajectory(
+            question="a",
+            turns=[
+                Turn(text="", calls=[call], generate_seconds=1.0, operator_seconds=3.0),
+                Turn(text="", answer="x", generate_seconds=2.0),
+            ],
+            ended_by=EndedBy.ANSWERED,
+            reward={"reward": 1.0, "acc": 1.0},
+        ),
+        Trajectory(
+            question="b",
+            turns=[
+                Turn(text="", error="broken", generate_seconds=3.0),
+                Turn(text="", calls=[lost], generate_seconds=4.0, operator_seconds=1.0),
+            ],
+            ended_by=EndedBy.OPERATOR_FAILURE,
+            reward={"reward": 0.0, "acc": 0.0},
+        ),
+    ]
+    metrics = workflow_metrics(batch)
+    assert metrics["workflow/turns/mean"] == 2.0
+    assert metrics["workflow/calls/mean"] == 1.0
+    assert metrics["workflow/calls/Review"] == metrics["workflow/calls/Revise"] == 0.5
+    assert metrics["workflow/operator_tokens/mean"] == 6.0
+    assert metrics["workflow/failed_calls/mean"] == 0.5
+    assert metrics["workflow/malformed"] == 0.5
+    assert metrics["workflow/generate_seconds/mean"] == pytest.approx(2.5)
+    assert metrics["workflow/generate_seconds/max"] == 4.0
+    assert metrics["workflow/operator_seconds/max"] == 3.0
+    assert metrics["workflow/ended_by/answered"] == metrics["workflow/ended_by/operator_failure"] == 0.5
+    assert metrics["workflow/reward"] == metrics["workflow/acc"] == 0.5
+
+
+def test_an_empty_batch_has_no_metrics():
+    assert workflow_metrics([]) == {}
