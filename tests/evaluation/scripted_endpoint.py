@@ -16,12 +16,15 @@ from workflow_r1.world.scripted import BEHAVIOURS
 from workflow_r1.world.world import World
 
 MODEL = "scripted-policy"
+_MODEL = {"id": MODEL, "object": "model", "created": 0, "owned_by": "tests", "max_model_len": 4096}
 
 
 class ScriptedEndpoint:
     """Chat completions of a policy that follows `behaviour` on the world's questions.
 
     Attributes:
+        behaviour: of `workflow_r1.world.scripted`.
+        latency: seconds that each reply takes.
         asked: how often each `(question, number of observations so far)` was requested; the probe is not counted.
         requests: the bodies of all requests, in order.
         most_at_once: the most requests that were ever in flight together.
@@ -31,8 +34,13 @@ class ScriptedEndpoint:
         watch: called with each body before it is served.
     """
 
-    def __init__(self, world: World, behaviour: str = "decompose_and_vote", *, latency: float = 0.0):
-        self.world, self.behaviour, self.latency = world, BEHAVIOURS[behaviour], latency
+    def __init__(self, world: World):
+        self.world = world
+        self.reset()
+
+    def reset(self) -> None:
+        """Be as new."""
+        self.behaviour, self.latency = BEHAVIOURS["decompose_and_vote"], 0.0
         self.asked: Counter[tuple[str, int]] = Counter()
         self.requests: list[dict[str, Any]] = []
         self.in_flight = self.most_at_once = 0
@@ -40,7 +48,6 @@ class ScriptedEndpoint:
         self.watch: Callable[[dict[str, Any]], None] = lambda body: None
         self.tool_role = "accepted"
         self.says_stop_reason = True
-        self.max_model_len: int | None = 4096
 
     @property
     def app(self) -> FastAPI:
@@ -50,7 +57,7 @@ class ScriptedEndpoint:
         return app
 
     async def models(self) -> Response:
-        return JSONResponse({"object": "list", "data": [_model(MODEL, self.max_model_len)]})
+        return JSONResponse({"object": "list", "data": [_MODEL]})
 
     async def complete(self, request: Request) -> Response:
         body = json.loads(await request.body())
@@ -109,6 +116,6 @@ def error(status: int, message: str) -> JSONResponse:
     return JSONResponse({"error": {"message": message}}, status, headers={"x-should-retry": "false"})
 
 
-def _model(name: str, max_model_len: int | None) -> dict[str, Any]:
-    extra = {} if max_model_len is None else {"max_model_len": max_model_len}
-    return {"id": name, "object": "model", "created": 0, "owned_by": "tests", **extra}
+def after_the_checks(act: Callable[[], None]) -> Callable[[dict[str, Any]], None]:
+    """A `watch` that acts at every turn that is asked for, but not at the check before the first."""
+    return lambda body: act() if body.get("max_tokens") != 1 else None

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
+from scripted_endpoint import after_the_checks
 
 from workflow_r1.evaluation.ask import ask
 from workflow_r1.evaluation.config import PolicySettings
@@ -60,12 +61,8 @@ async def test_it_ends_with_the_answer_and_the_cost(
 
 async def test_what_went_wrong_is_shown(operators: RunningServer, policy: RunningServer, world: World) -> None:
     screen = io.StringIO()
-
-    def break_operators(body: dict) -> None:
-        if body.get("max_tokens") != 1:  # the check has passed
-            operators.endpoint.faults = Faults(outage=True)
-
-    policy.endpoint.watch = break_operators
+    outage = Faults(outage=True)
+    policy.endpoint.watch = after_the_checks(lambda: setattr(operators.endpoint, "faults", outage))
     await asked(question(world), policy, screen, operators={"max_retries": 0})
     assert "failed       MultiAnswerGenerate is not available right now" in screen.getvalue()
     assert "no answer    operator failure" in screen.getvalue()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
-from scripted_endpoint import error
+from scripted_endpoint import after_the_checks, error
 
 from workflow_r1.evaluation.config import Comparison, RunSettings
 from workflow_r1.evaluation.errors import EvaluationError
@@ -105,16 +105,17 @@ async def test_a_failed_policy_request_is_recorded_not_scored_and_asked_again(
 
 
 async def test_a_failed_operator_call_is_recorded_not_scored_and_asked_again(
-    operators: RunningServer, run_settings: Settings, tmp_path: Path
+    operators: RunningServer, policy: RunningServer, run_settings: Settings, tmp_path: Path
 ) -> None:
     settings = run_settings(operators={"max_retries": 0, "breaker_threshold": 10_000})
-    operators.endpoint.faults = Faults(server_error=0.1)  # of the seed's first faults, none meets the check
+    policy.endpoint.watch = after_the_checks(lambda: setattr(operators.endpoint, "faults", Faults(server_error=0.1)))
     summary = await run(settings, tmp_path / "run")
     assert 0 < summary.unserved < 24
     failed = [record for record in records(tmp_path / "run") if record.error]
     assert all("was not served" in record.error for record in failed)
     assert all(record.trajectory.ended_by == "operator_failure" for record in failed)
 
+    policy.endpoint.watch = lambda body: None
     operators.endpoint.faults = Faults()
     summary = await run(settings, tmp_path / "run")
     assert summary.unserved == 0

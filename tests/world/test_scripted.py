@@ -56,7 +56,8 @@ async def test_a_script_writes_well_formed_turns_and_answers(world: World, name:
 async def test_a_script_runs_over_http_as_in_process(world: World) -> None:
     direct = InProcessPool(SimulatedLLM(world))
     with running_server(SimulatedEndpoint(SimulatedLLM(world))) as server:
-        async with OperatorPool.from_env({}, base_url=server.base_url, api_key="any", model=MODEL_NAME) as pool:
+        endpoint = {"base_url": server.base_url, "api_key": "any", "model": MODEL_NAME}
+        async with OperatorPool.from_env({}, **endpoint, seed=0) as pool:
             for question in world.questions[::300]:
                 over_http = await execute("decompose_and_vote", question, world, pool)
                 in_process = await execute("decompose_and_vote", question, world, direct)

@@ -137,7 +137,7 @@ async def test_the_in_process_pool_replies_as_the_pool_over_http(world: World) -
             "OPERATOR_API_KEY": "secret",
             "OPERATOR_MODEL_NAME": MODEL_NAME,
         }
-        async with OperatorPool.from_env(environ) as pool:
+        async with OperatorPool.from_env(environ, seed=0) as pool:
             for name, text in calls:
                 over_http, in_process = await pool.call(name, text), await direct.call(name, text)
                 assert not over_http.failed

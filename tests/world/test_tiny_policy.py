@@ -1,10 +1,11 @@
 """The cold start: a shrunken one for the plumbing, the real one (slow) for what the policy can do after it."""
 
+import asyncio
 import json
 import random
 import time
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -75,8 +76,6 @@ class SampledSession:
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     ids: list[int]
-    generated: int = 0
-    turns: list[list[int]] = field(default_factory=list)
 
     async def take_turn(self, max_calls: int) -> GeneratedTurn:
         stops = [self.tokenizer.convert_tokens_to_ids(stop) for stop in STOP_STRINGS]
@@ -99,23 +98,29 @@ class SampledSession:
         return True
 
 
-@pytest.mark.slow
-async def test_the_cold_started_policy_has_the_habits_of_the_demonstrations(world: World, tmp_path: Path) -> None:
-    started = time.process_time()
-    path = ensure_tiny_policy(world, tmp_path)
-    assert time.process_time() - started < 2 * 180  # CPU seconds: three minutes on two cores
-
+async def sampled(path: Path, world: World, questions: list[Question]) -> list[Trajectory]:
+    """One trajectory of the policy in `path` for each question."""
     model, tokenizer = AutoModelForCausalLM.from_pretrained(path), AutoTokenizer.from_pretrained(path)
     pool = InProcessPool(SimulatedLLM(world))
-    questions = random.Random(0).sample(world.split(train=1024, validation=128)[1], 128)
-    torch.manual_seed(0)
-    done: list[tuple[Question, Trajectory]] = []
+    trajectories = []
     for question in questions:
         prompt = tokenizer.apply_chat_template(
             [{"role": "user", "content": question.text}], add_generation_prompt=True, return_dict=False
         )
         session = SampledSession(model, tokenizer, list(prompt))
-        done.append((question, await rollout(question.text, session, pool, RolloutLimits(max_turns=8))))
+        trajectories.append(await rollout(question.text, session, pool, RolloutLimits(max_turns=8)))
+    return trajectories
+
+
+@pytest.mark.slow
+def test_the_cold_started_policy_has_the_habits_of_the_demonstrations(world: World, tmp_path: Path) -> None:
+    started = time.process_time()
+    path = ensure_tiny_policy(world, tmp_path)
+    assert time.process_time() - started < 2 * 180  # CPU seconds: three minutes on two cores
+
+    questions = random.Random(0).sample(world.split(train=1024, validation=128)[1], 128)
+    torch.manual_seed(0)
+    done = list(zip(questions, asyncio.run(sampled(path, world, questions)), strict=True))
 
     turns = [turn for _, trajectory in done for turn in trajectory.turns]
     assert sum(turn.error is None for turn in turns) / len(turns) > 0.9

@@ -96,7 +96,9 @@ def eval_(
 
     def run() -> int:
         settings = parse_settings(RunSettings, settings_values(context.params), "eval")
-        title = name or baseline or Path(model or policy or "").name or "policy"
+        title = (
+            name or baseline or ("policy" if settings.is_endpoint and not model else Path(model or policy or "").name)
+        )
         folder = output or Path("outputs/eval") / title
         console = Console()
         summary, _ = asyncio.run(execute(prepare(title, settings, folder), console))

@@ -8,10 +8,13 @@ from workflow_r1.world.simulated_llm import MODEL_NAME, CompletionRequest, Simul
 
 
 class InProcessPool(OperatorPool):
-    """An `OperatorPool` that asks `llm` directly; thousands of workflows a second can be executed with it."""
+    """An `OperatorPool` that asks `llm` directly, with seeds: the same calls have the same replies in any order.
+
+    Thousands of workflows a second can be executed with it.
+    """
 
     def __init__(self, llm: SimulatedLLM, operators: Sequence[str] | None = None):
-        settings = OperatorSettings.from_env({}, base_url="http://in-process", api_key="none", model=MODEL_NAME)
+        settings = OperatorSettings.from_env({}, base_url="http://in-process", api_key="none", model=MODEL_NAME, seed=0)
         super().__init__(settings, operators)
         self._in_process_client = _InProcessClient(llm)
 
