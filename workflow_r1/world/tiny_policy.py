@@ -20,12 +20,12 @@ from transformers import GenerationConfig, PreTrainedTokenizerFast, Qwen3Config,
 
 from workflow_r1 import protocol
 from workflow_r1.operators import builtin
-from workflow_r1.world import brain, demonstrations, language, scripted, simulated_llm, tokenizer, world
+from workflow_r1.world import brain, demonstrations, in_process, language, scripted, simulated_llm, tokenizer, world
 from workflow_r1.world.demonstrations import Demonstration, demonstrate, tokenise
 from workflow_r1.world.tokenizer import build_tokenizer
 from workflow_r1.world.world import World
 
-DEMONSTRATIONS = 10_000
+DEMONSTRATIONS = 16_000
 TOKENS_PER_STEP = 1_024
 PEAK_LR = 3e-3
 _SOURCES: tuple[ModuleType, ...] = (
@@ -33,6 +33,7 @@ _SOURCES: tuple[ModuleType, ...] = (
     builtin,
     brain,
     demonstrations,
+    in_process,
     language,
     scripted,
     simulated_llm,
