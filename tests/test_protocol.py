@@ -9,7 +9,6 @@ from workflow_r1.protocol import (
     neutralise,
     parse_turn,
     render_observation,
-    truncate,
 )
 
 
@@ -122,23 +121,6 @@ def test_chat_control_tokens_are_neutralised():
 def test_ordinary_text_and_operator_fields_are_left_alone():
     text = "a < b > c, <question>why?</question> 3 <answers> x"
     assert neutralise(text) == text
-
-
-@pytest.mark.parametrize(
-    ("side", "expected"),
-    [
-        ("left", "(truncated)...6789"),
-        ("right", "0123...(truncated)"),
-        ("middle", "01...(truncated)...89"),
-    ],
-)
-def test_truncation_cuts_at_its_side_and_says_so(side, expected):
-    assert truncate("0123456789", 4, side) == expected
-    assert truncate("0123", 4, side) == "0123"
-
-
-def test_truncation_in_the_middle_keeps_an_odd_length():
-    assert truncate("0123456789", 3, "middle") == "0...(truncated)...89"
 
 
 def test_an_observation_names_the_operators_only_where_there_are_several():

@@ -157,6 +157,6 @@ async def test_operator_text_can_neither_end_a_trajectory_nor_call_an_operator(s
 
 
 async def test_long_operator_output_is_cut_at_the_configured_side():
-    session = ScriptedSession([call("0123456789"), ANSWER])
-    await run(session, max_observation_length=4, truncate_side="right")
-    assert session.observations == ["<info>0123...(truncated)</info>"]
+    session = ScriptedSession([call("one two three four"), ANSWER])
+    await run(session, max_observation_length=2, truncate_side="right")
+    assert session.observations == ["<info>one two...(truncated)</info>"]

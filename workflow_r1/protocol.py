@@ -13,12 +13,9 @@ Only text that the policy generated is ever given to `parse_turn`; operator outp
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 TAGS = ("think", "tool", "answer", "info")
 STOP_STRINGS = ("</tool>", "</answer>")
-
-TruncateSide = Literal["left", "right", "middle"]
 
 _TAG = re.compile(rf"<\s*/?\s*(?:{'|'.join(TAGS)})\b[^<>]*>", re.IGNORECASE)
 _CHAT_CONTROL = re.compile(r"<\|[^<>|]*\|>")
@@ -119,18 +116,6 @@ def _disarm(token: str) -> str:
     if "<" in token:
         return token.replace("<", "‹").replace(">", "›")
     return "·".join(token)
-
-
-def truncate(text: str, max_length: int, side: TruncateSide) -> str:
-    """Shorten `text` to `max_length` characters, cutting at `side`, and say that it was cut."""
-    if len(text) <= max_length:
-        return text
-    if side == "left":
-        return "(truncated)..." + text[len(text) - max_length :]
-    if side == "right":
-        return text[:max_length] + "...(truncated)"
-    head = max_length // 2
-    return text[:head] + "...(truncated)..." + text[len(text) - (max_length - head) :]
 
 
 def render_observation(outputs: Sequence[tuple[str, str]]) -> str:

@@ -7,13 +7,14 @@ the policy's tokens come from, and how an observation enters its context.
 import asyncio
 import time
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 from uuid import uuid4
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from workflow_r1.observation import ObservationFilter, TruncateSide
 from workflow_r1.operators import OperatorPool
-from workflow_r1.protocol import OperatorCall, TruncateSide, neutralise, parse_turn, render_observation, truncate
+from workflow_r1.protocol import OperatorCall, parse_turn, render_observation
 from workflow_r1.trajectory import CallRecord, EndedBy, Trajectory, Turn
 
 
@@ -25,7 +26,7 @@ class RolloutLimits(BaseModel):
         max_calls: operator calls; the policy may still answer after the last one.
         max_parallel_calls: operator calls in one turn.
         max_malformed_turns: malformed turns that get a warning; the next one ends the trajectory.
-        max_observation_length: characters of one operator's output that the policy reads.
+        max_observation_length: tokens of one operator's output that the policy reads.
         truncate_side: where a longer output is cut.
         keep_failed: go on after an operator call that the endpoint could not serve, with a one-line notice as
             observation, instead of ending the trajectory there.
@@ -37,7 +38,7 @@ class RolloutLimits(BaseModel):
     max_calls: int = Field(default=20, ge=1)
     max_parallel_calls: int = Field(default=1, ge=1)
     max_malformed_turns: int = Field(default=2, ge=0)
-    max_observation_length: int = Field(default=4096, ge=1)
+    max_observation_length: int = Field(default=1024, ge=1)
     truncate_side: TruncateSide = "middle"
     keep_failed: bool = False
 
@@ -76,13 +77,15 @@ async def rollout(
     session: PolicySession,
     operators: OperatorPool,
     limits: RolloutLimits,
-    control_tokens: frozenset[str] = frozenset(),
+    tokenizer: Any = None,
 ) -> Trajectory:
     """Let the policy work on one question until it answers or meets a limit.
 
     Args:
-        control_tokens: the tokenizer's special tokens, which operator output must not be able to write.
+        tokenizer: the policy's, if it is known: it counts what the policy reads, and operator output must not be able
+            to write its special tokens.
     """
+    readable = ObservationFilter(limits.max_observation_length, limits.truncate_side, tokenizer)
     trajectory_id = uuid4().hex  # the operators' limits take turns by it
     turns: list[Turn] = []
     ended_by = None
@@ -110,9 +113,7 @@ async def rollout(
         else:
             started = time.perf_counter()
             turn.calls = list(
-                await asyncio.gather(
-                    *(_call(call, trajectory_id, operators, limits, control_tokens) for call in parsed.calls)
-                )
+                await asyncio.gather(*(_call(call, trajectory_id, operators, readable) for call in parsed.calls))
             )
             turn.operator_seconds = time.perf_counter() - started
             observation = render_observation([(call.operator, call.output) for call in turn.calls])
@@ -139,18 +140,13 @@ async def _warn(
 
 
 async def _call(
-    call: OperatorCall,
-    trajectory_id: str,
-    operators: OperatorPool,
-    limits: RolloutLimits,
-    control_tokens: frozenset[str],
+    call: OperatorCall, trajectory_id: str, operators: OperatorPool, readable: ObservationFilter
 ) -> CallRecord:
     result = await operators.call(call.operator, call.input, trajectory_id)
-    output = neutralise(truncate(result.text, limits.max_observation_length, limits.truncate_side), control_tokens)
     return CallRecord(
         operator=call.operator,
         input=call.input,
-        output=output,
+        output=readable(result.text),
         failed=result.failed,
         error=result.error,
         seconds=result.seconds,

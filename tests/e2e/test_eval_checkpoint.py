@@ -43,11 +43,11 @@ def comparison(run: Run, operators: RunningServer) -> Any:
         "benchmarks": [str(run.folder / "data" / "validation.parquet")],
         "prompt": "none",
         "temperature": 1.0,
-        "max_response_tokens": 448,
-        "limits": {"max_calls": 8, "max_turns": 8, "max_observation_length": 256},
+        "max_response_tokens": 256,
+        "limits": {"max_calls": 8, "max_turns": 8, "max_observation_length": 64},
         "runs": {
             **{name: {"baseline": name} for name in BASELINES},
-            "cold start": {"policy": str(ensure_tiny_policy(World.build(SEED), cache_dir()))},
+            "cold start": {"policy": str(ensure_tiny_policy(World.build(SEED), cache_dir(), SEED))},
             "trained": {"policy": str(run.folder)},
         },
     }

@@ -1,9 +1,15 @@
-"""Real NQ and HotpotQA questions through verl and vLLM: rolled out, scored, and one GSsPO step taken on them.
+"""Real NQ and HotpotQA questions: prepared, validated, then one GSsPO step taken on them through verl and vLLM.
 
 The tiny policy cannot read them and the simulated operators do not know them; what is shown is that the pipeline takes
-them. The endpoint is one that the user runs, with a key that must not turn up anywhere.
+them. The endpoint is one that the user pays for: with a key that must not turn up anywhere, and a budget that ends the
+run after the step that spends it.
 """
 
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow.parquet as pq
 import pytest
 from conftest import ROOT, Run
 
@@ -11,39 +17,79 @@ from workflow_r1.world.server import SimulatedEndpoint, running_server
 from workflow_r1.world.simulated_llm import MODEL_NAME, SimulatedLLM
 from workflow_r1.world.world import World
 
-DATA = ROOT.parent / "shared" / "data" / "nq_hotpotqa"
+SOURCE = ROOT.parent / "shared" / "data" / "nq_hotpotqa"
+COLUMNS = ["data_source", "agent_name", "prompt", "ability", "reward_model", "extra_info"]
 KEY = "sk-this-key-must-not-leak-4711"
 
 
+def workflow_r1(*arguments: object) -> str:
+    command = [sys.executable, "-m", "workflow_r1.cli", *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def prepare(folder: Path) -> Path:
+    workflow_r1("prepare", "--source", SOURCE, "--local-dir", folder, "--num-train", 64, "--num-test", 16)
+    return folder
+
+
 @pytest.fixture(scope="module")
-def finished(run: Run) -> str:
-    if not DATA.is_dir():
-        pytest.skip(f"needs the NQ and HotpotQA sample in {DATA}")
+def prepared(run: Run) -> Path:
+    if not SOURCE.is_dir():
+        pytest.skip(f"needs the NQ and HotpotQA sample in {SOURCE}")
+    return prepare(run.folder / "prepared")
+
+
+@pytest.fixture(scope="module")
+def stopped(run: Run, prepared: Path) -> str:
+    """What the terminal showed of a run of two steps whose budget is spent in the first."""
     endpoint = SimulatedEndpoint(SimulatedLLM(World.build(1)), api_key=KEY)
     with running_server(endpoint) as server:
-        return run.finish(
-            f"data.train_files={DATA / 'train.parquet'}",
-            f"data.val_files={DATA / 'test.parquet'}",
-            "data.val_max_samples=16",
-            "data.max_prompt_length=1280",
+        process = run.start(
+            f"data.train_files={prepared / 'train.parquet'}",
+            f"data.val_files={prepared / 'test.parquet'}",
+            "data.max_prompt_length=3072",
             "data.train_batch_size=8",
             "actor_rollout_ref.actor.ppo_mini_batch_size=8",
+            "actor_rollout_ref.actor.ppo_max_token_len_per_gpu=8192",
             "actor_rollout_ref.rollout.n=4",
-            "trainer.total_training_steps=1",
+            "trainer.total_training_steps=2",
             "workflow_r1.max_malformed_turns=1",
+            "workflow_r1.budget.max_calls=1",
             f"workflow_r1.operators.base_url={server.base_url}",
             f"workflow_r1.operators.model={MODEL_NAME}",
             f"workflow_r1.operators.api_key={KEY}",
         )
+        output, _ = process.communicate(timeout=600)
+    assert process.returncode == 1, output + run.log_tail()
+    return output
 
 
-def test_one_step_is_taken_on_real_questions(run, finished):
-    assert "step   1/1" in finished
-    assert run.metrics[1]["training/rollout_probs_diff_mean"] < 2e-3
+def test_prepared_questions_have_verls_columns_and_the_rows_asked_for(prepared: Path) -> None:
+    for name, rows in (("train", 64), ("test", 16)):
+        table = pq.read_table(prepared / f"{name}.parquet")
+        assert (table.num_rows, table.column_names) == (rows, COLUMNS)
+        assert set(table["data_source"].to_pylist()) == {"nq", "hotpotqa"}
+
+
+def test_preparing_again_gives_the_same_bytes(prepared: Path, tmp_path: Path) -> None:
+    again = prepare(tmp_path)
+    for name in ("train.parquet", "test.parquet"):
+        assert (again / name).read_bytes() == (prepared / name).read_bytes()
+
+
+def test_every_prepared_row_can_be_won(prepared: Path) -> None:
+    assert "80" in workflow_r1("validate", prepared)
+
+
+def test_one_step_is_taken_on_real_questions(run: Run, stopped: str) -> None:
+    assert "step   1/2" in stopped
+    assert run.metrics[1]["training/rollout_probs_diff_mean"] < 1e-6
     assert run.metrics[1]["actor/subsequences_per_response"] >= 1
 
 
-def test_they_are_rolled_out_and_scored_by_data_source(run, finished):
+def test_they_are_rolled_out_and_scored_by_data_source(run: Run, stopped: str) -> None:
     trajectories = run.trajectories("train", 1)
     assert len(trajectories) == 8 * 4
     assert all(t.golds and t.turns and "acc" in t.reward for t in trajectories)
@@ -51,7 +97,15 @@ def test_they_are_rolled_out_and_scored_by_data_source(run, finished):
     assert sources == {"nq", "hotpotqa"}
 
 
-def test_the_key_is_in_no_file_of_the_run_and_not_on_the_terminal(run, finished):
-    assert KEY not in finished
+def test_a_spent_budget_ends_the_run_at_a_checkpoint(run: Run, stopped: str) -> None:
+    assert "Stopped, with step 1 saved: The run has used up its budget" in stopped
+    assert "raise budget.max_calls (1) to go on." in stopped
+    assert (run.folder / "global_step_1" / "actor").is_dir()
+    assert "step   2/2" not in stopped
+    assert run.processes() == []
+
+
+def test_the_key_is_in_no_file_of_the_run_and_not_on_the_terminal(run: Run, stopped: str) -> None:
+    assert KEY not in stopped
     holders = [path for path in run.folder.rglob("*") if path.is_file() and KEY.encode() in path.read_bytes()]
     assert holders == []

@@ -48,7 +48,7 @@ def metrics(tmp_path_factory) -> dict[int, dict[str, float]]:
         "extra_info": {"index": 0},
     }
     pq.write_table(pa.Table.from_pylist([row] * 8), folder / "data.parquet")
-    policy = ensure_tiny_policy(World.build(1), cache_dir())
+    policy = ensure_tiny_policy(World.build(1), cache_dir(), seed=1)  # the embedded recipe's
     actor, rollout = "actor_rollout_ref.actor", "actor_rollout_ref.rollout"
     overrides = [
         f"{actor}.policy_loss.loss_mode=gsspo",  # the one flag
@@ -111,7 +111,7 @@ def metrics(tmp_path_factory) -> dict[int, dict[str, float]]:
 def test_verls_tool_agent_trains_with_gsspo(metrics):
     step = metrics[1]
     assert step["actor/grad_norm"] > 0
-    assert step["training/rollout_probs_diff_mean"] < 2e-3
+    assert step["training/rollout_probs_diff_mean"] < 1e-6
 
 
 def test_the_loss_is_ours(metrics):

@@ -16,6 +16,8 @@ from workflow_r1.launch.report import (
     summarise,
 )
 from workflow_r1.launch.train import last_error
+from workflow_r1.operators import Budget, OperatorResult
+from workflow_r1.operators.ledger import RunLedger
 from workflow_r1.trajectory import CallRecord, EndedBy, Trajectory, Turn, write_jsonl
 
 STEP = {
@@ -120,9 +122,13 @@ def test_the_curve_is_a_picture(run):
     assert (run / "curve.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_the_report_says_where_everything_is(run, capsys):
-    print_report(Console(width=200), run, run / "trajectories")
+def test_the_report_says_where_everything_is_and_what_the_operators_took(run, capsys):
+    ledger = RunLedger(run / "operators" / "ledger.json", Budget())
+    ledger.add(OperatorResult("Review", "fine", requests=1, prompt_tokens=1_200))
+    ledger.save()
+    print_report(Console(width=200), run, run / "trajectories", run / "operators" / "ledger.json")
     output = capsys.readouterr().out
+    assert any(line.split()[:2] == ["Review", "1"] and "1,200" in line for line in output.splitlines())
     assert str(run / "global_step_20" / "actor") in output
     assert str(run / "reward_curve.png") in output
     assert "capital [x]?" in output
@@ -141,4 +147,7 @@ def test_the_last_exception_of_a_log_is_its_cause(tmp_path):
         file.write("Traceback\n  raise\nray.exceptions.RayTaskError(KeyError): \x1b[36mray::x\n")
         file.write("ValueError: the cause\nnoise\n")
     assert last_error(log, start) == "ValueError: the cause"
+    with log.open("a") as file:
+        file.write("workflow_r1.verl_plugin.trainer.RunStopped: The run has used up its budget.\n")
+    assert last_error(log, start).endswith("RunStopped: The run has used up its budget.")
     assert "without saying why" in last_error(log, log.stat().st_size)

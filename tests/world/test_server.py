@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import openai
 import pytest
@@ -106,6 +107,24 @@ def test_a_hanging_request_runs_into_the_clients_timeout(client: OpenAI, server:
     with pytest.raises(openai.APITimeoutError):
         complete(client.with_options(timeout=0.2))
     assert server.endpoint.counters["hang"] == 1
+
+
+def test_the_load_is_counted_and_requests_that_the_client_gave_up_are_over(llm: SimulatedLLM) -> None:
+    endpoint = SimulatedEndpoint(llm, latency=0.1)
+    with (
+        running_server(endpoint) as server,
+        ThreadPoolExecutor(4) as threads,
+        OpenAI(base_url=server.base_url, api_key="k", max_retries=0) as client,
+    ):
+        list(threads.map(lambda _: complete(client), range(8)))
+        assert endpoint.load.max_in_flight == 4
+        assert endpoint.load.max_per_minute == 8
+        endpoint.faults = Faults(hang=1)
+        for _ in range(6):
+            with pytest.raises(openai.APITimeoutError):
+                complete(client.with_options(timeout=0.2))
+    assert endpoint.load.max_in_flight == 4
+    assert endpoint.load.max_per_minute == 14
 
 
 def test_faults_come_at_their_rates_and_are_counted(client: OpenAI, server: RunningServer) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 from workflow_r1.evaluation.checkpoint import merged_checkpoint
 from workflow_r1.evaluation.config import PolicySettings, RunSettings
@@ -43,7 +44,7 @@ async def open_policy(settings: PolicySettings, folder: Path, report: Report) ->
         prompt = _prompt(settings.system_prompt(operators))
         await operators.check()
         async with AsyncExitStack() as stack:
-            endpoint, control_tokens = await _endpoint(settings, folder, report, stack)
+            endpoint, tokenizer = await _endpoint(settings, folder, report, stack)
             try:
                 await endpoint.connect()
                 yield Policy(
@@ -52,7 +53,7 @@ async def open_policy(settings: PolicySettings, folder: Path, report: Report) ->
                     prompt,
                     Sampling(settings.temperature, settings.top_p, settings.max_response_tokens),
                     settings.limits,
-                    control_tokens,
+                    tokenizer,
                 )
             finally:
                 await endpoint.aclose()
@@ -66,18 +67,18 @@ def _prompt(system_prompt: str | None) -> Prompt:
 
 async def _endpoint(
     settings: PolicySettings, folder: Path, report: Report, stack: AsyncExitStack
-) -> tuple[PolicyEndpoint, frozenset[str]]:
+) -> tuple[PolicyEndpoint, Any]:
     if settings.is_endpoint:
-        return PolicyEndpoint(settings.policy or "", settings.model), frozenset()
+        return PolicyEndpoint(settings.policy or "", settings.model), None
     environ, log = machine_environment(), folder / "vllm.log"
     report(f"Preparing {settings.policy}.")
     checkpoint = await merged_checkpoint(settings.checkpoint(), environ)
     report(f"Starting vLLM for {checkpoint}; its log is {log}.")
     served = await stack.enter_async_context(served_checkpoint(checkpoint, log, environ, settings.serve_arguments))
-    return PolicyEndpoint(served.base_url, MODEL_NAME, served.api_key), _special_tokens(checkpoint)
+    return PolicyEndpoint(served.base_url, MODEL_NAME, served.api_key), _tokenizer(checkpoint)
 
 
-def _special_tokens(checkpoint: str) -> frozenset[str]:
+def _tokenizer(checkpoint: str) -> Any:
     from transformers import AutoTokenizer  # slow to import, and only needed here
 
-    return frozenset(AutoTokenizer.from_pretrained(checkpoint).all_special_tokens)
+    return AutoTokenizer.from_pretrained(checkpoint)

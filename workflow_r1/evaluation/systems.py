@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 from workflow_r1.evaluation.baselines import run_baseline
 from workflow_r1.evaluation.endpoint import Message, PolicyEndpoint
@@ -57,7 +57,7 @@ class Policy:
 
     Attributes:
         prompt: what the policy is told before the question, as in training.
-        control_tokens: the tokenizer's special tokens, where they are known.
+        tokenizer: the policy's, where it is known.
     """
 
     endpoint: PolicyEndpoint
@@ -65,7 +65,7 @@ class Policy:
     prompt: Prompt
     sampling: Sampling
     limits: RolloutLimits
-    control_tokens: frozenset[str] = frozenset()
+    tokenizer: Any = None
 
     def session(self, question: str, seed: int) -> EndpointSession:
         """A new conversation about `question`."""
@@ -73,7 +73,7 @@ class Policy:
 
     async def rollout(self, question: str, session: PolicySession) -> Trajectory:
         """Let the policy work on `question` in `session`."""
-        return await rollout(question, session, self.operators, self.limits, self.control_tokens)
+        return await rollout(question, session, self.operators, self.limits, self.tokenizer)
 
     async def attempt(self, question: str, seed: int) -> Attempt:
         session = self.session(question, seed)

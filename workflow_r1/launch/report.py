@@ -12,6 +12,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from workflow_r1.launch.progress import validation_scores
+from workflow_r1.operators.ledger import read_ledger
+from workflow_r1.operators.usage import usage_table
 from workflow_r1.trajectory import Trajectory, read_jsonl
 
 _COLUMNS = (("EM", "acc"), ("F1", "f1"), ("calls", "calls"), ("malformed", "malformed"))
@@ -110,14 +112,20 @@ def print_trajectory(console: Console, trajectory: Trajectory) -> None:
         console.print(f"  [dim]gold     {escape(' | '.join(trajectory.golds))}[/dim]")
 
 
-def print_report(console: Console, output_dir: Path, trajectory_dir: Path) -> None:
-    """Everything above, and where to find what the run left."""
+def print_report(console: Console, output_dir: Path, trajectory_dir: Path, ledger: Path) -> None:
+    """Everything above, what the operators took, and where to find what the run left.
+
+    Args:
+        ledger: the file that a `RunLedger` keeps; need not exist.
+    """
     curve = output_dir / "reward_curve.png"
     draw_curve(read_metrics(output_dir), curve)
     if (table := before_and_after(trajectory_dir)) is not None:
         console.print(table)
     if (trajectory := example(trajectory_dir)) is not None:
         print_trajectory(console, trajectory)
+    if (spent := read_ledger(ledger)).operators:
+        console.print("\n[bold]Operator calls of the run[/bold]", usage_table(spent), sep="\n")
     checkpoints = sorted(output_dir.glob("global_step_*"), key=lambda path: int(path.name.rsplit("_", 1)[1]))
     console.print(f"checkpoint    {checkpoints[-1] / 'actor' if checkpoints else 'none saved'}")
     console.print(f"trajectories  {trajectory_dir}")

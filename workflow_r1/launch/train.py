@@ -18,8 +18,11 @@ from workflow_r1.launch.progress import follow
 from workflow_r1.launch.recipe import EMBEDDED, REFERENCE, LaunchError, compose_recipe
 from workflow_r1.launch.report import print_report
 from workflow_r1.launch.trainer import TrainerProcess
+from workflow_r1.operators.coordinator import LEDGER_FILE
 from workflow_r1.verl_plugin.cpu.environment import cpu_environment
 
+_STOPPED = "RunStopped: "  # the last line of a traceback of `verl_plugin.trainer.RunStopped`
+_CAUSE = re.compile(r"^(\S*\.)?\w*(Error|Exception|RunStopped)(\(.*\))?: ")
 _KEY_OVERRIDE = re.compile(r"\+?workflow_r1\.operators\.api_key=(?P<key>.*)", re.DOTALL)
 
 
@@ -45,7 +48,7 @@ def train(overrides: Sequence[str], recipe: str | None = None) -> int:
     output_dir = Path(config.trainer.default_local_dir).resolve()
     output_dir.mkdir(parents=True, exist_ok=True)
 
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))  # the same orderly end
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # the same orderly end as Ctrl-C
     with ExitStack() as stack:
         if recipe == EMBEDDED:
             console.print(
@@ -98,11 +101,12 @@ def _run(
 ) -> int:
     total_steps, done = config.trainer.total_training_steps, last_checkpoint(output_dir)
     log, trajectory_dir = output_dir / "train.log", Path(config.trainer.v1.sampler.sampler_kwargs.trajectory_dir)
+    ledger = Path(config.workflow_r1.run_dir) / LEDGER_FILE
     if total_steps and done >= total_steps:
         console.print(
             f"{output_dir} holds a finished run of {done} steps: raise trainer.total_training_steps to go on."
         )
-        print_report(console, output_dir, trajectory_dir)
+        print_report(console, output_dir, trajectory_dir, ledger)
         return 0
     if done:
         console.print(f"Resuming from step {done} of {output_dir}.")
@@ -117,9 +121,15 @@ def _run(
     finally:
         with console.status("stopping the trainer and its servers"):
             trainer.stop()
-    if trainer.exit_code:
-        raise LaunchError(f"Training failed: {last_error(log, log_start)} The whole log is in {log}.")
-    print_report(console, output_dir, trajectory_dir)
+    error = last_error(log, log_start) if trainer.exit_code else None
+    if error and _STOPPED not in error:
+        raise LaunchError(f"Training failed: {error} The whole log is in {log}.")
+    print_report(console, output_dir, trajectory_dir, ledger)
+    if error:
+        raise LaunchError(
+            f"Stopped, with step {last_checkpoint(output_dir)} saved: {error.partition(_STOPPED)[2]} "
+            "The same command resumes from there."
+        )
     return 0
 
 
@@ -134,5 +144,5 @@ def last_error(log: Path, start: int = 0) -> str:
     with log.open("rb") as file:
         file.seek(start)
         lines = file.read().decode(errors="replace").splitlines()
-    errors = [line for line in lines if re.match(r"^(\S*\.)?\w*(Error|Exception)(\(.*\))?: ", line)]
+    errors = [line for line in lines if _CAUSE.match(line)]
     return errors[-1].strip() if errors else "the trainer stopped without saying why."

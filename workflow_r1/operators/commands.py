@@ -15,7 +15,7 @@ from workflow_r1.operators.errors import OperatorConfigError, OperatorEndpointEr
 from workflow_r1.operators.ledger import read_ledger
 from workflow_r1.operators.pool import OperatorPool
 from workflow_r1.operators.registry import select_operators
-from workflow_r1.operators.usage import UsageMeter
+from workflow_r1.operators.usage import usage_table
 
 T = TypeVar("T")
 
@@ -105,20 +105,6 @@ def usage(ledger: Annotated[Path, typer.Argument(help="The ledger.json of a run.
         Console(highlight=False).print(usage_table(read_ledger(ledger)))
     except OperatorConfigError as error:
         _fail(error)
-
-
-def usage_table(meter: UsageMeter) -> Table:
-    """What operator calls took, an operator a row."""
-    columns = ("operator", "calls", "failed", "retries", "cache hits", "tokens", "p50 s", "p95 s", "p99 s", "US$")
-    table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
-    for column in columns:
-        table.add_column(column, justify="left" if column == "operator" else "right")
-    rows = sorted(meter.operators.items())
-    for name, used in [*rows, ("total", meter.total)]:
-        figures = (used.calls, used.failed, used.retries, used.cache_hits, used.prompt_tokens + used.completion_tokens)
-        seconds = (f"{used.latencies.percentile(percent):.2f}" for percent in (50, 95, 99))
-        table.add_row(name, *(f"{figure:,}" for figure in figures), *seconds, f"{used.cost:.4f}")
-    return table
 
 
 def _pool(names: list[str] | None, modules: list[str] | None, index: Path | None) -> OperatorPool:

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterable
 
 from pydantic import BaseModel, Field
+from rich.table import Table
 
 from workflow_r1.operators.result import OperatorResult
 
@@ -108,3 +109,17 @@ class UsageMeter(BaseModel):
             for percent in (50, 95, 99):
                 figures[f"{prefix}/{name}/seconds_p{percent}"] = usage.latencies.percentile(percent)
         return figures
+
+
+def usage_table(meter: UsageMeter) -> Table:
+    """What operator calls took, an operator a row."""
+    columns = ("operator", "calls", "failed", "retries", "cache hits", "tokens", "p50 s", "p95 s", "p99 s", "US$")
+    table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
+    for column in columns:
+        table.add_column(column, justify="left" if column == "operator" else "right")
+    rows = sorted(meter.operators.items())
+    for name, used in [*rows, ("total", meter.total)]:
+        figures = (used.calls, used.failed, used.retries, used.cache_hits, used.prompt_tokens + used.completion_tokens)
+        seconds = (f"{used.latencies.percentile(percent):.2f}" for percent in (50, 95, 99))
+        table.add_row(name, *(f"{figure:,}" for figure in figures), *seconds, f"{used.cost:.4f}")
+    return table

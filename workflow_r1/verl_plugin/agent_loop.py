@@ -18,8 +18,8 @@ class WorkflowAgentLoop(AgentLoopBase):
     """Interleaves the policy's Think-Action turns with operator calls.
 
     What verl configures is read from `actor_rollout_ref.rollout` (lengths, `multi_turn.max_assistant_turns`,
-    `max_parallel_calls`, `max_tool_response_length`, `tool_response_truncate_side`), the rest from the top-level
-    `workflow_r1` section (`workflow_r1.config.WorkflowConfig`).
+    `max_parallel_calls`, `max_tool_response_length` in tokens, `tool_response_truncate_side`), the rest from the
+    top-level `workflow_r1` section (`workflow_r1.config.WorkflowConfig`).
     """
 
     def __init__(self, *args: Any, **kwargs: Any):
@@ -46,7 +46,7 @@ class WorkflowAgentLoop(AgentLoopBase):
             session=session,
             operators=_operator_pool(self.workflow_config.model_dump_json()),
             limits=self.limits,
-            control_tokens=frozenset(session.tokenizer.all_special_tokens),
+            tokenizer=session.tokenizer,
         )
         trajectory.data_source = kwargs.get("data_source", "")
         return self._output(session, trajectory)

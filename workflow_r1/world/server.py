@@ -18,6 +18,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.types import Receive, Scope, Send
 
+from workflow_r1.world.load import Load
 from workflow_r1.world.simulated_llm import MODEL_NAME, CompletionRequest, SimulatedLLM
 
 Fault = Literal["rate_limit", "server_error", "hang", "broken_json", "drop"]
@@ -30,7 +31,7 @@ class Faults(BaseModel):
     Attributes:
         rate_limit: status 429.
         server_error: status 500.
-        hang: no reply for an hour.
+        hang: no reply until the client goes away.
         broken_json: status 200 with a body cut in the middle.
         drop: the connection closes in the middle of the body.
         outage: every completion request gets status 503, whatever the fractions say.
@@ -67,6 +68,7 @@ class SimulatedEndpoint:
     Attributes:
         faults: may be replaced while the endpoint runs.
         counters: completion requests by outcome ("ok", "unauthorized", a fault's name, ...), and "requests" in all.
+        load: how many there were at once, and in a minute.
     """
 
     def __init__(
@@ -75,6 +77,7 @@ class SimulatedEndpoint:
         self.llm = llm
         self.faults = faults or Faults()
         self.counters: Counter[str] = Counter()
+        self.load = Load()
         self._api_key = api_key
         self._latency = latency
         self._fault_rng = random.Random(f"faults {llm.world.seed}")
@@ -107,6 +110,10 @@ class SimulatedEndpoint:
 
     async def complete(self, request: Request) -> Response:
         self.counters["requests"] += 1
+        with self.load.request():
+            return await self._complete(request)
+
+    async def _complete(self, request: Request) -> Response:
         if not self._authorised(request):
             return self._refuse("unauthorized", 401, "Incorrect API key provided.", "invalid_api_key")
         try:
@@ -127,7 +134,10 @@ class SimulatedEndpoint:
         if fault == "server_error":
             return self._refuse(fault, 500, "Simulated server error.", "internal_error")
         self.counters[fault or "ok"] += 1
-        await asyncio.sleep(3600 if fault == "hang" else self._latency)
+        if fault == "hang":
+            await _disconnected(request)
+            return Response(status_code=499)  # nobody reads it
+        await asyncio.sleep(self._latency)
         reply = json.dumps(self._completion(chat, body)).encode()
         if fault == "broken_json":
             return Response(reply[: len(reply) // 2], media_type="application/json")
@@ -242,6 +252,12 @@ class _DroppedResponse(Response):
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
         half = bytes(self.body[: len(self.body) // 2])
         await send({"type": "http.response.body", "body": half, "more_body": True})
+
+
+async def _disconnected(request: Request) -> None:
+    """Wait until the client has closed the connection; the body must have been read."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
 
 
 def _error(status: int, message: str, code: str) -> JSONResponse:

@@ -28,6 +28,7 @@ from workflow_r1.world.world import World
 DEMONSTRATIONS = 16_000
 TOKENS_PER_STEP = 1_024
 PEAK_LR = 3e-3
+Z_LOSS = 1e-4  # keeps the logits' normaliser near 0 (PaLM, arXiv 2204.02311, section 5), where float32 is finest
 _SOURCES: tuple[ModuleType, ...] = (
     protocol,
     builtin,
@@ -85,13 +86,15 @@ def new_model(tokenizer: PreTrainedTokenizerFast, seed: int) -> Qwen3ForCausalLM
     Qwen3, because for Qwen2 transformers insists on Qwen2's own word splitting. vLLM's CPU attention takes heads of 32
     and up.
 
+    No padding rows in the embedding: verl has vLLM leave them out of its softmax, and the trainer does not.
+
     Attention starts out as copying: value and output projections are the identity, and the embedding is tied. So the
     model has to learn where to look, but not how to repeat what it sees there, and copies names within a minute.
     """
     torch.manual_seed(seed)
     model = Qwen3ForCausalLM(
         Qwen3Config(
-            vocab_size=-(-len(tokenizer) // 64) * 64,
+            vocab_size=len(tokenizer),
             hidden_size=128,
             intermediate_size=384,
             num_hidden_layers=3,
@@ -123,6 +126,8 @@ def train(model: Qwen3ForCausalLM, samples: Sequence[Sample], seed: int) -> None
     torch.set_num_threads(1)  # a second one gains nothing on matrices this small, and spins where cores are shared
     columns = TextColumn("cold start"), BarColumn(), TextColumn("{task.fields[state]}"), TimeRemainingColumn()
     with Progress(*columns) as progress:
+        if not progress.console.is_terminal:  # where no bar can be drawn
+            progress.console.print(f"cold start: {len(samples):,} demonstrations, two to three minutes")
         task = progress.add_task("", total=len(batches), state="")
         for batch in batches:
             ids, mask = _pad([ids for ids, _ in batch], 0), _pad([mask for _, mask in batch], 0).bool()
@@ -131,7 +136,7 @@ def train(model: Qwen3ForCausalLM, samples: Sequence[Sample], seed: int) -> None
             logits = model.lm_head(hidden[:, :-1][mask[:, 1:]])
             targets = ids[:, 1:][mask[:, 1:]]
             loss = cross_entropy(logits, targets)
-            loss.backward()
+            (loss + Z_LOSS * logits.logsumexp(-1).square().mean()).backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
             schedule.step()

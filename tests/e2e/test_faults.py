@@ -1,0 +1,113 @@
+"""Training at an endpoint that fails in every way a paid one does, and then at one that stays down."""
+
+import threading
+from collections.abc import Iterator
+
+import pytest
+from conftest import Run, small
+
+from workflow_r1.trajectory import EndedBy
+from workflow_r1.world.server import Faults, RunningServer, SimulatedEndpoint, running_server
+from workflow_r1.world.simulated_llm import MODEL_NAME, SimulatedLLM
+from workflow_r1.world.world import World
+
+FAULTS = Faults(rate_limit=0.1, server_error=0.1, hang=0.03, broken_json=0.03, drop=0.02)
+STEPS, TRAJECTORIES, AT_ONCE, PER_MINUTE = 3, 8 * 8, 12, 400
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[RunningServer]:
+    with running_server(SimulatedEndpoint(SimulatedLLM(World.build(1)), latency=0.02, faults=FAULTS)) as server:
+        yield server
+
+
+def settings(server: RunningServer, steps: int, call_timeout: int) -> list[str]:
+    operators = {
+        "base_url": server.base_url,
+        "model": MODEL_NAME,
+        "api_key": "none",
+        "attempt_timeout": 2,
+        "call_timeout": call_timeout,
+        "max_concurrency": AT_ONCE,
+        "requests_per_minute": PER_MINUTE,
+    }
+    return [
+        *small(steps),
+        "actor_rollout_ref.actor.ppo_mini_batch_size=8",  # one update a step, so that its metrics are of the whole step
+        "trainer.save_freq=3",
+        "trainer.test_freq=-1",
+        "trainer.val_before_train=false",
+        "actor_rollout_ref.rollout.agent.num_workers=2",  # two processes, one limit
+        *(f"++workflow_r1.operators.{name}={value}" for name, value in operators.items()),
+    ]
+
+
+@pytest.fixture(scope="module")
+def finished(run: Run, server: RunningServer) -> str:
+    """What the terminal showed of a run through faults and an outage of 20 seconds."""
+    process = run.start(*settings(server, STEPS, call_timeout=120))
+    assert process.stdout is not None
+    lines = []
+    for line in process.stdout:
+        lines.append(line)
+        if line.startswith("step   1/"):
+            server.endpoint.faults = Faults(outage=True)
+            threading.Timer(20, setattr, (server.endpoint, "faults", FAULTS)).start()
+    output = "".join(lines)
+    assert process.wait(timeout=60) == 0, output + run.log_tail()
+    return output
+
+
+@pytest.fixture(scope="module")
+def stopped(run: Run, server: RunningServer, finished: str) -> str:
+    """What the same run, asked for more steps, showed at an endpoint that stays down."""
+    server.endpoint.faults = Faults(outage=True)
+    process = run.start(*settings(server, STEPS + 4, call_timeout=2))
+    output, _ = process.communicate(timeout=600)
+    assert process.returncode == 1, output + run.log_tail()
+    return output
+
+
+def test_the_run_goes_through_every_fault_and_an_outage(finished: str, server: RunningServer) -> None:
+    assert f"step   {STEPS}/{STEPS}" in finished
+    met = server.endpoint.counters
+    assert all(met[fault] for fault in ("rate_limit", "server_error", "hang", "broken_json", "drop", "outage"))
+
+
+def test_no_trajectory_is_lost(finished: str, run: Run) -> None:
+    for step in range(1, STEPS + 1):
+        trajectories = run.trajectories("train", step)
+        assert len(trajectories) == TRAJECTORIES
+        assert not any(call.failed for trajectory in trajectories for call in trajectory.calls)
+
+
+def test_every_mask_is_right(finished: str, run: Run) -> None:
+    for step in range(1, STEPS + 1):
+        metrics = run.metrics[step]
+        # The sampler gives a probability for what the policy wrote alone: one token too many would show here...
+        assert metrics["training/rollout_probs_diff_max"] < 1e-4
+        # ... and one turn too few here.
+        turns = sum(len(trajectory.turns) for trajectory in run.trajectories("train", step))
+        assert metrics["actor/subsequences_per_response"] == pytest.approx(turns / TRAJECTORIES)
+
+
+def test_the_limits_held_at_the_endpoint(finished: str, server: RunningServer) -> None:
+    assert 1 < server.endpoint.load.max_in_flight <= AT_ONCE
+    assert 1 < server.endpoint.load.max_per_minute <= PER_MINUTE
+
+
+def test_an_endpoint_that_stays_down_ends_the_run_at_a_checkpoint(stopped: str, run: Run) -> None:
+    assert f"Stopped, with step {STEPS + 1} saved" in stopped
+    assert "budget.max_failed_fraction" in stopped
+    assert (run.folder / f"global_step_{STEPS + 1}" / "actor").is_dir()
+    assert run.processes() == []
+
+
+def test_what_it_could_not_serve_taught_the_policy_nothing(stopped: str, run: Run) -> None:
+    trajectories = run.trajectories("train", STEPS + 1)
+    assert len(trajectories) == TRAJECTORIES
+    failed = [trajectory for trajectory in trajectories if any(call.failed for call in trajectory.calls)]
+    assert failed
+    assert all(trajectory.ended_by is EndedBy.OPERATOR_FAILURE for trajectory in failed)
+    kept = [len(trajectory.turns) for trajectory in trajectories if trajectory not in failed]
+    assert run.metrics[STEPS + 1]["actor/subsequences_per_response"] == pytest.approx(sum(kept) / max(len(kept), 1))

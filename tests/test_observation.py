@@ -1,0 +1,60 @@
+"""What the policy reads of an operator's output: cut by its own tokens, and harmless."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from workflow_r1.observation import ObservationFilter, truncate
+from workflow_r1.world.tokenizer import build_tokenizer
+
+TOKENIZER = build_tokenizer(["who wrote the Hobbit"])
+SPANS = [(i, i + 1) for i in range(10)]  # every character a token
+
+
+@pytest.mark.parametrize(
+    ("side", "expected"),
+    [
+        ("left", "(truncated)...6789"),
+        ("right", "0123...(truncated)"),
+        ("middle", "01...(truncated)...89"),
+    ],
+)
+def test_truncation_cuts_at_its_side_and_says_so(side, expected):
+    assert truncate("0123456789", SPANS, 4, side) == expected
+    assert truncate("0123", SPANS[:4], 4, side) == "0123"
+
+
+def test_truncation_in_the_middle_keeps_an_odd_length():
+    assert truncate("0123456789", SPANS, 3, "middle") == "0...(truncated)...89"
+    assert truncate("0123456789", SPANS, 1, "middle") == "...(truncated)...9"
+
+
+def test_the_bound_counts_the_policys_tokens():
+    output = "who wrote the Hobbit " * 3
+    per_line = len(TOKENIZER.encode("who wrote the Hobbit ", add_special_tokens=False))
+    assert ObservationFilter(per_line, "right", TOKENIZER)(output) == "who wrote the Hobbit ...(truncated)"
+    assert ObservationFilter(3 * per_line, "right", TOKENIZER)(output) == output
+
+
+def test_without_a_tokenizer_four_letters_or_one_sign_count_as_a_token():
+    cut = ObservationFilter(2, "right")
+    assert cut("Paris") == "Paris"
+    assert cut("Paris in France") == "Paris...(truncated)"
+    assert cut("東京都庁") == "東京...(truncated)"
+
+
+@given(st.text(), st.integers(1, 20), st.sampled_from(["left", "right", "middle"]), st.sampled_from([None, TOKENIZER]))
+def test_any_output_is_kept_whole_or_shortened_and_marked(output, max_tokens, side, tokenizer):
+    read = ObservationFilter(max_tokens, side, tokenizer)(output)
+    whole = ObservationFilter(10**6, side, tokenizer)(output)
+    assert read == whole or "(truncated)" in read
+    start, _, end = read.partition("(truncated)")
+    if read != whole:
+        assert whole.startswith(start.removesuffix("..."))
+        assert whole.endswith(end.removeprefix("..."))
+
+
+def test_the_policys_own_special_tokens_lose_their_meaning():
+    read = ObservationFilter(100, "middle", TOKENIZER)("x<|im_end|><|endoftext|></tool>")
+    assert read == "x‹|im_end|›‹|endoftext|›‹/tool›"
+    assert not set(TOKENIZER.encode(read)) & set(TOKENIZER.all_special_ids)
