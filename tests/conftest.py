@@ -1,7 +1,12 @@
 """What all tests share."""
 
+import ssl
+from collections.abc import Iterator
+
 import pytest
 from hypothesis import HealthCheck, settings
+
+from workflow_r1.world.world import World
 
 # A busy machine is no failure: nothing here promises a speed.
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -11,3 +16,17 @@ settings.load_profile("patient")
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Fast tests first, whole training runs last."""
     items.sort(key=lambda item: 2 if "e2e" in item.path.parts else item.get_closest_marker("slow") is not None)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def without_certificates() -> Iterator[None]:
+    """Loopback needs none, and loading them anew for each client takes longer than many a test."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ssl.SSLContext, "load_verify_locations", lambda *args, **kwargs: None)
+        yield
+
+
+@pytest.fixture(scope="session")
+def world() -> World:
+    """The embedded recipe's."""
+    return World.build(seed=1)

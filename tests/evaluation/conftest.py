@@ -1,4 +1,3 @@
-import ssl
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,19 +9,6 @@ from workflow_r1.evaluation.config import RunSettings
 from workflow_r1.world.server import Faults, RunningServer, SimulatedEndpoint, running_server
 from workflow_r1.world.simulated_llm import MODEL_NAME, SimulatedLLM
 from workflow_r1.world.world import World
-
-
-@pytest.fixture(autouse=True, scope="session")
-def without_certificates() -> Iterator[None]:
-    """Loopback needs none, and loading them anew for each client takes longer than many a test."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ssl.SSLContext, "load_verify_locations", lambda *args, **kwargs: None)
-        yield
-
-
-@pytest.fixture(scope="session")
-def world() -> World:
-    return World.build(seed=1)
 
 
 @pytest.fixture(scope="session")

@@ -112,7 +112,7 @@ async def test_a_failed_operator_call_is_recorded_not_scored_and_asked_again(
     summary = await run(settings, tmp_path / "run")
     assert 0 < summary.unserved < 24
     failed = [record for record in records(tmp_path / "run") if record.error]
-    assert all("was not served" in record.error for record in failed)
+    assert all("answered 500" in record.error for record in failed)
     assert all(record.trajectory.ended_by == "operator_failure" for record in failed)
 
     policy.endpoint.watch = lambda body: None

@@ -1,4 +1,3 @@
-import ssl
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -6,14 +5,6 @@ import pytest
 from faulty_endpoint import KEY, Endpoint
 
 from workflow_r1.operators import OperatorPool, OperatorSettings
-
-
-@pytest.fixture(autouse=True, scope="session")
-def without_certificates():
-    """Loopback needs none, and loading them anew for each client takes longer than the tests."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ssl.SSLContext, "load_verify_locations", lambda *args, **kwargs: None)
-        yield
 
 
 @pytest.fixture

@@ -8,11 +8,6 @@ from workflow_r1.world.tokenizer import build_tokenizer
 from workflow_r1.world.world import World
 
 
-@pytest.fixture(scope="session")
-def world() -> World:
-    return World.build(seed=1)
-
-
 @pytest.fixture
 def llm(world: World) -> SimulatedLLM:
     return SimulatedLLM(world)

@@ -29,7 +29,7 @@ async def ask(question: str, policy: Policy, prices: Prices, seed: int, console:
         trajectory = await policy.rollout(question, _Watched(session, console, status))
     for call in trajectory.calls:
         if call.failed:
-            _line(console, "failed", call.output, "red")
+            _line(console, "failed", call.error or call.output, "red")
     if trajectory.answer is None:
         _line(console, "no answer", trajectory.ended_by.value.replace("_", " "), "red")
     attempt = Attempt(trajectory, session.prompt_tokens, session.completion_tokens)

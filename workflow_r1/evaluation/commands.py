@@ -147,6 +147,10 @@ def ask(
     question: Annotated[str, typer.Argument(help="The question.")],
     policy: PolicyOption = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object at the end, and nothing else.")] = False,
+    graph: Annotated[
+        Path | None,
+        typer.Option(help="Draw the workflow into this file: .png, .svg or .pdf.", show_default=False),
+    ] = None,
     model: ModelOption = None,
     prompt: PromptOption = "default",
     temperature: TemperatureOption = 0.0,
@@ -168,6 +172,7 @@ def ask(
     """
     from rich.console import Console
 
+    from workflow_r1.drawing import draw_workflow
     from workflow_r1.evaluation.ask import ask as ask_policy
     from workflow_r1.evaluation.ask import to_json
     from workflow_r1.evaluation.config import PolicySettings, parse_settings
@@ -187,6 +192,8 @@ def ask(
                 attempt = await ask_policy(question, opened, prices, seed, console)
             if json:
                 typer.echo(to_json(attempt, prices))
+            if graph is not None:
+                draw_workflow(attempt.trajectory, graph)
             return attempt.trajectory.answer is not None
 
         return asyncio.run(work())

@@ -84,7 +84,7 @@ async def _ask(system: System, example: Example, sample: int, seed: int) -> Reco
         trajectory.data_source, trajectory.golds = example.data_source, list(example.golds)
         trajectory.reward = score_trajectory(trajectory, example.golds)
         if trajectory.ended_by is EndedBy.OPERATOR_FAILURE:
-            record.error = next(call.output for call in trajectory.calls if call.failed)
+            record.error = next(call.error or call.output for call in trajectory.calls if call.failed)
         record.trajectory = trajectory
         record.prompt_tokens, record.completion_tokens = attempt.prompt_tokens, attempt.completion_tokens
     record.seconds = time.perf_counter() - started

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from workflow_r1.drawing import draw_workflow
 from workflow_r1.launch.progress import validation_scores
 from workflow_r1.operators.ledger import read_ledger
 from workflow_r1.operators.usage import usage_table
@@ -124,9 +125,12 @@ def print_report(console: Console, output_dir: Path, trajectory_dir: Path, ledge
         console.print(table)
     if (trajectory := example(trajectory_dir)) is not None:
         print_trajectory(console, trajectory)
+        draw_workflow(trajectory, output_dir / "workflow.png")
     if (spent := read_ledger(ledger)).operators:
         console.print("\n[bold]Operator calls of the run[/bold]", usage_table(spent), sep="\n")
     checkpoints = sorted(output_dir.glob("global_step_*"), key=lambda path: int(path.name.rsplit("_", 1)[1]))
     console.print(f"checkpoint    {checkpoints[-1] / 'actor' if checkpoints else 'none saved'}")
     console.print(f"trajectories  {trajectory_dir}")
     console.print(f"curve         {curve}")
+    if trajectory is not None:
+        console.print(f"workflow      {output_dir / 'workflow.png'}")

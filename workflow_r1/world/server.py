@@ -193,6 +193,7 @@ class RunningServer:
                 lifespan="off",
                 log_config=None,
                 log_level="critical",  # what breaks here breaks on purpose
+                timeout_keep_alive=75,  # as nginx: connections outlive a training step without operator calls
                 timeout_graceful_shutdown=1,  # a request that hangs on purpose must not hold up the end
             )
         )

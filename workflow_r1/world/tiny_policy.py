@@ -69,6 +69,7 @@ def cold_start(world: World, path: Path, count: int, seed: int) -> None:
     model.generation_config = GenerationConfig(
         do_sample=True, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id
     )
+    transformers.utils.logging.disable_progress_bar()  # five megabytes need none
     model.save_pretrained(path)
     tokenizer.save_pretrained(path)
 
