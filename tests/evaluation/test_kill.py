@@ -20,6 +20,7 @@ from workflow_r1.evaluation.summary import Summary
 from workflow_r1.world.server import RunningServer
 from workflow_r1.world.world import World
 
+QUESTIONS, KILLS = 500, 3
 EVAL = "import typer; from workflow_r1.evaluation.commands import eval_; typer.run(eval_)"
 
 
@@ -47,16 +48,16 @@ def _timeless(value: Any) -> Any:
     return [_timeless(item) for item in value] if isinstance(value, list) else value
 
 
-@pytest.mark.parametrize(("size", "kills"), [(30, 1), pytest.param(500, 3, marks=pytest.mark.slow)])
+@pytest.mark.slow
 def test_killed_and_started_again_it_ends_as_if_it_had_never_stopped(
-    size: int, kills: int, operators: RunningServer, policy: RunningServer, world: World, tmp_path: Path
+    operators: RunningServer, policy: RunningServer, world: World, tmp_path: Path
 ) -> None:
-    questions = world.write_parquet(tmp_path / "data", train=2, validation=size)[1]
+    questions = world.write_parquet(tmp_path / "data", train=2, validation=QUESTIONS)[1]
     settings = RunSettings(policy=policy.base_url, prompt="none", benchmarks=(str(questions),))
     asyncio.run(execute(prepare("whole", settings, tmp_path / "whole"), Console(quiet=True)))
     policy.endpoint.asked.clear()
 
-    moments = sorted(random.sample(range(size), kills))
+    moments = sorted(random.sample(range(QUESTIONS), KILLS))
     for moment in moments:
         process = start(policy, questions, tmp_path / "killed")
         while lines(tmp_path / "killed") < moment and process.poll() is None:
@@ -70,7 +71,7 @@ def test_killed_and_started_again_it_ends_as_if_it_had_never_stopped(
     assert summary(tmp_path / "killed") == summary(tmp_path / "whole")
     # What had a result was not asked again: only what was under way at a kill, at most 16 questions of 5 turns each.
     again = sum(count - 1 for count in policy.endpoint.asked.values())
-    assert again <= kills * 16 * 5
+    assert again <= KILLS * 16 * 5
     assert done >= moments[-1], f"killed at {moments}"
 
 

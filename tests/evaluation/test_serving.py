@@ -59,6 +59,7 @@ def all_ended(folder: Path) -> bool:
     return not alive
 
 
+@pytest.mark.slow
 async def test_the_server_and_its_workers_end_with_the_evaluation(served_by: Install, tmp_path: Path) -> None:
     served_by(STAND_IN)
     model = str(tmp_path / "model")
@@ -71,6 +72,7 @@ async def test_the_server_and_its_workers_end_with_the_evaluation(served_by: Ins
     assert all_ended(tmp_path)
 
 
+@pytest.mark.slow
 async def test_an_interrupted_start_leaves_no_process(served_by: Install, tmp_path: Path) -> None:
     served_by(STAND_IN.replace("http.server.HTTPServer", "worker.wait(); http.server.HTTPServer"))
     context = served_checkpoint(str(tmp_path / "model"), tmp_path / "vllm.log", os.environ)
@@ -91,6 +93,7 @@ async def test_a_server_that_does_not_come_up_says_why(served_by: Install, tmp_p
     assert "vllm.entrypoints.cli.main serve model" in str(raised.value)
 
 
+@pytest.mark.slow
 async def test_a_server_that_dies_in_use_is_blamed_and_not_the_connection(served_by: Install, tmp_path: Path) -> None:
     served_by(STAND_IN)
 
@@ -105,6 +108,7 @@ async def test_a_server_that_dies_in_use_is_blamed_and_not_the_connection(served
         await use()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a process with its parent")
 def test_the_server_ends_even_with_a_killed_evaluation(tmp_path: Path) -> None:
     (tmp_path / "python").write_text("#!/bin/sh\nexec sleep 600\n")

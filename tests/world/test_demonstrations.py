@@ -84,9 +84,7 @@ def test_demonstrations_are_of_mixed_quality_and_the_best_are_the_fewest(demonst
             name: sum(one.behaviour == name for one in asked) / len(asked)
             for name in ("answer_at_once", "ask_once", "decompose_and_vote")
         }
-        assert shares["answer_at_once"] > 0.3
-        assert shares["ask_once"] > 0.25
-        assert 0.04 < shares["decompose_and_vote"] < 0.22
+        assert shares["answer_at_once"] > shares["ask_once"] > shares["decompose_and_vote"] > 0.08
     broken = sum(parse_turn(one.turns[0]).error is not None for one in demonstrations) / len(demonstrations)
     assert 0.02 < broken < 0.11
 

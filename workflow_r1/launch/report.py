@@ -53,14 +53,12 @@ def before_and_after(trajectory_dir: Path) -> Table | None:
     if len(steps) < 2:
         return None
     first, last = (summarise(read_jsonl(trajectory_dir / "val" / f"{step}.jsonl")) for step in (steps[0], steps[-1]))
-    table = Table(title=f"Validation at step {steps[0]} and at step {steps[-1]}", title_justify="left")
-    table.add_column("questions")
+    table = Table(title=f"Validation at step {steps[0]} → step {steps[-1]}", title_justify="left")
+    table.add_column("questions", no_wrap=True)
     for name, _ in _COLUMNS:
-        table.add_column(f"{name} before", justify="right")
-        table.add_column("after", justify="right")
+        table.add_column(name, justify="right", no_wrap=True)
     for source in last:
-        cells = [f"{scores[source][key]:.2f}" for _, key in _COLUMNS for scores in (first, last)]
-        table.add_row(source, *cells)
+        table.add_row(source, *(f"{first[source][key]:.2f} → {last[source][key]:.2f}" for _, key in _COLUMNS))
     return table
 
 

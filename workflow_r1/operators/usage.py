@@ -112,14 +112,14 @@ class UsageMeter(BaseModel):
 
 
 def usage_table(meter: UsageMeter) -> Table:
-    """What operator calls took, an operator a row."""
-    columns = ("operator", "calls", "failed", "retries", "cache hits", "tokens", "p50 s", "p95 s", "p99 s", "US$")
-    table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
-    for column in columns:
-        table.add_column(column, justify="left" if column == "operator" else "right")
+    """What operator calls took, an operator a row; fits into 80 columns."""
+    table = Table(box=None, header_style="bold", padding=(0, 1, 0, 0))
+    table.add_column("operator")
+    for column in ("calls", "failed", "retries", "cached", "tokens", "p50/95/99 s", "US$"):
+        table.add_column(column, justify="right")
     rows = sorted(meter.operators.items())
     for name, used in [*rows, ("total", meter.total)]:
         figures = (used.calls, used.failed, used.retries, used.cache_hits, used.prompt_tokens + used.completion_tokens)
-        seconds = (f"{used.latencies.percentile(percent):.2f}" for percent in (50, 95, 99))
-        table.add_row(name, *(f"{figure:,}" for figure in figures), *seconds, f"{used.cost:.4f}")
+        seconds = "/".join(f"{used.latencies.percentile(percent):.2g}" for percent in (50, 95, 99))
+        table.add_row(name, *(f"{figure:,}" for figure in figures), seconds, f"{used.cost:.4f}")
     return table

@@ -22,8 +22,8 @@ from workflow_r1.world.world import World
 
 # Share of each behaviour by the number of hops; a single hop has nothing to decompose.
 MIXTURE: dict[int, dict[str, float]] = {
-    1: {"answer_at_once": 0.5, "ask_once": 0.38, "decompose_and_vote": 0.12},
-    2: {"answer_at_once": 0.45, "ask_once": 0.33, "decompose": 0.13, "decompose_and_vote": 0.09},
+    1: {"answer_at_once": 0.5, "ask_once": 0.35, "decompose_and_vote": 0.15},
+    2: {"answer_at_once": 0.44, "ask_once": 0.26, "decompose": 0.15, "decompose_and_vote": 0.15},
 }
 MALFORMED = 0.08  # share of these that open with a broken turn
 # Share of demonstrations that practise a rare workflow: how to carry it out is learnt from them, to choose it is not.
