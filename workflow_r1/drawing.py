@@ -2,8 +2,8 @@
 
 import re
 import textwrap
-from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 from workflow_r1.trajectory import Trajectory, Turn
@@ -67,12 +67,12 @@ def draw_workflow(trajectory: Trajectory, path: Path) -> None:
     axes = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(height, 0))
     axes.axis("off")
 
-    top, above = 0.1, []
+    top, gap = 0.1, 0.0
+    above: list[float] = []
     for row, box, label in zip(rows, heights, labels, strict=True):
         centers = _centers(len(row), width)
-        for source, length in above:
-            for target in centers:
-                axes.annotate("", (target, top), (source, top - length), arrowprops=_ARROW)
+        for source, target in product(above, centers):
+            axes.annotate("", (target, top), (source, top - gap), arrowprops=_ARROW)
         for x, node in zip(centers, row, strict=True):
             axes.text(
                 x,
@@ -83,14 +83,13 @@ def draw_workflow(trajectory: Trajectory, path: Path) -> None:
                 fontsize=8,
                 bbox={"boxstyle": "round,pad=0.4", "facecolor": node.color, "edgecolor": "0.6"},
             )
-        above = [(x, label) for x in centers]
-        for x, node in zip(centers, row, strict=True):
             axes.text(x + 0.08, top + box + label / 2, _wrap(node.reads), va="center", fontsize=7, color="0.35")
+        above, gap = centers, label
         top += box + label
     figure.savefig(path, dpi=150)
 
 
-def _centers(count: int, width: float) -> Sequence[float]:
+def _centers(count: int, width: float) -> list[float]:
     return [width / count * (index + 0.5) for index in range(count)]
 
 
