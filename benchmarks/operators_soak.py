@@ -4,11 +4,12 @@
 
 An endpoint in a process of its own answers at once, but for 2 % of the requests: half get a 503, half lose their
 connection. The calls go through everything that a training run has: limits shared by way of a coordinator, requests
-and tokens a minute counted, the reply cache (a tenth of the calls repeat an earlier one), the ledger. Resident memory,
-open sockets and tasks are looked at twenty times, with no call under way. After a warm-up of two minutes (a minute of
-requests is remembered for the limits, more of them the faster they go) memory may grow by 2 % from the first third of
-the looks to the last; a run shorter than that says nothing about memory. Sockets stay within the concurrency, tasks do
-not grow, and closing leaves neither. Exits with 1 otherwise, or where a call failed.
+and tokens a minute counted, the reply cache (a tenth of the calls repeat an earlier one), the ledger. A limit on
+requests a minute sets the pace: the last minute's requests are remembered, and their number is to stay the same.
+Resident memory, open sockets and tasks are looked at twenty times, with no call under way. After a warm-up of two
+minutes memory may grow by 2 % from the first third of the looks to the last; a run shorter than that says nothing
+about memory. Sockets stay within the concurrency, tasks do not grow, and closing leaves neither. Exits with 1
+otherwise, or where a call failed.
 Writes results/operators_soak.json.
 """
 
@@ -32,6 +33,7 @@ from workflow_r1.operators import OperatorPool, OperatorSettings, RunCoordinator
 
 LOOKS = 20
 WARM_UP = 120.0
+PER_MINUTE = 15_000
 MOST_GROWTH = 1.02
 RESULT = Path(__file__).parent / "results" / "operators_soak.json"
 
@@ -42,8 +44,8 @@ async def soak(url: str, calls: int, concurrency: int, folder: Path) -> list[dic
         api_key=KEY,
         model=MODEL,
         max_concurrency=concurrency,
-        requests_per_minute=10**9,  # counted, never reached
-        tokens_per_minute=10**12,
+        requests_per_minute=PER_MINUTE,
+        tokens_per_minute=10**12,  # counted, never reached
         backoff=0.01,
         cache="on",
         cache_dir=folder / "cache",
