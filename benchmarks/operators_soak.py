@@ -33,7 +33,7 @@ from workflow_r1.operators import OperatorPool, OperatorSettings, RunCoordinator
 
 LOOKS = 20
 WARM_UP = 120.0
-PER_MINUTE = 15_000
+PER_MINUTE = 9_000
 MOST_GROWTH = 1.02
 RESULT = Path(__file__).parent / "results" / "operators_soak.json"
 
