@@ -1,6 +1,7 @@
 """Runs through real verl, Ray, FSDP, vLLM and HTTP on a CPU. Each start takes minutes."""
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterable
@@ -15,6 +16,9 @@ from workflow_r1.trajectory import Trajectory, read_jsonl
 
 ROOT = Path(__file__).resolve().parents[2]
 START_TIMEOUT = 900
+
+# Tests that run in the background inherit an ignored Ctrl-C, and would pass it on to the runs that they interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: Iterable[pytest.Item]) -> None:
