@@ -98,10 +98,12 @@ def test_trajectories_are_records_with_rewards(run, resumed):
 
 
 def test_the_report_shows_before_and_after_and_where_everything_is(run, resumed):
-    assert "Validation at step 0 and at step 4" in resumed
+    assert "Validation at step 0 → step 4" in resumed
+    assert "Operator calls of the run" in resumed
     assert "Question" in resumed
     assert str(run.folder / "global_step_4" / "actor") in resumed
-    assert (run.folder / "reward_curve.png").read_bytes().startswith(b"\x89PNG")
+    for picture in ("reward_curve.png", "workflow.png"):
+        assert (run.folder / picture).read_bytes().startswith(b"\x89PNG")
 
 
 def test_a_finished_run_is_reported_without_training_again(run, resumed):
