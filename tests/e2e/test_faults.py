@@ -12,7 +12,7 @@ from workflow_r1.world.simulated_llm import MODEL_NAME, SimulatedLLM
 from workflow_r1.world.world import World
 
 FAULTS = Faults(rate_limit=0.1, server_error=0.1, hang=0.03, broken_json=0.03, drop=0.02)
-STEPS, TRAJECTORIES, AT_ONCE, PER_MINUTE = 3, 8 * 8, 12, 200
+STEPS, TRAJECTORIES, AT_ONCE, PER_MINUTE = 3, 8 * 8, 12, 300
 
 
 @pytest.fixture(scope="module")
