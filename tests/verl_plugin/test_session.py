@@ -2,13 +2,11 @@
 
 import asyncio
 from dataclasses import dataclass, field
-from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from verl.experimental.agent_loop.agent_loop import AgentLoopBase
-from verl.utils.tokenizer.continuous_token_wiring import create_continuous_token_builder
+from support.agent_loop import BareAgentLoop
 from verl.workers.rollout.replica import TokenOutput
 
 from workflow_r1.verl_plugin.session import VerlSession, end_of_turn_ids, observation_role
@@ -39,23 +37,11 @@ class FakeServer:
         return TokenOutput(token_ids=ids, log_probs=logprobs, extra_fields=steps)
 
 
-class Loop(AgentLoopBase):
-    """verl's base class, with only what token bookkeeping uses."""
-
-    def __init__(self, server: FakeServer, response_length: int):
-        self.tokenizer = TOKENIZER
-        self.server_manager = server
-        self.rollout_config = SimpleNamespace(prompt_length=64, response_length=response_length)
-        self.continuous_token_builder = create_continuous_token_builder(TOKENIZER, hf_model_type="qwen2")
-        self.loop = asyncio.get_running_loop()
-
-    async def run(self, sampling_params, **kwargs):
-        raise NotImplementedError
-
-
 async def new_session(texts: list[str], response_length: int = 200) -> tuple[VerlSession, FakeServer]:
     server = FakeServer(list(texts))
-    session = VerlSession(Loop(server, response_length), QUESTION, {"temperature": 1.0, "logprobs": True}, priority=3)
+    session = VerlSession(
+        BareAgentLoop(TOKENIZER, server, response_length), QUESTION, {"temperature": 1.0, "logprobs": True}, priority=3
+    )
     await session.start()
     return session, server
 

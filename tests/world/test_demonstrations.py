@@ -1,10 +1,7 @@
-import asyncio
 from dataclasses import replace
-from types import SimpleNamespace
 
+from support.agent_loop import BareAgentLoop
 from transformers import PreTrainedTokenizerBase
-from verl.experimental.agent_loop.agent_loop import AgentLoopBase
-from verl.utils.tokenizer.continuous_token_wiring import create_continuous_token_builder
 from verl.workers.rollout.replica import TokenOutput
 
 from workflow_r1.protocol import STOP_STRINGS, parse_turn
@@ -14,29 +11,21 @@ from workflow_r1.world.language import parse_query
 from workflow_r1.world.world import World
 
 
-class ReplayingLoop(AgentLoopBase):
-    """verl's agent loop with its own continuous-token builder, and recorded turns in place of a server."""
+class RecordedServer:
+    """Gives recorded turns, as token ids, in place of samples."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, turns: list[list[int]]):
-        self.tokenizer = tokenizer
-        self.server_manager = self
-        self.rollout_config = SimpleNamespace(prompt_length=64, response_length=4096)
-        self.continuous_token_builder = create_continuous_token_builder(tokenizer, hf_model_type="qwen3")
-        self.loop = asyncio.get_running_loop()
-        self._turns = iter(turns)
+    def __init__(self, turns: list[list[int]]):
+        self.turns = iter(turns)
 
     async def generate(self, **_: object) -> TokenOutput:
-        return TokenOutput(token_ids=next(self._turns))
-
-    async def run(self, sampling_params: dict, **_: object) -> None:
-        raise NotImplementedError
+        return TokenOutput(token_ids=next(self.turns))
 
 
 async def replay(tokenizer: PreTrainedTokenizerBase, demonstration: Demonstration) -> tuple[list[int], list[int]]:
     """Tokens and mask of the rollout in which the policy samples the demonstration's turns."""
     ends = [[] if turn.endswith(STOP_STRINGS) else [tokenizer.eos_token_id] for turn in demonstration.turns]
     turns = [tokenizer.encode(turn) + end for turn, end in zip(demonstration.turns, ends, strict=True)]
-    loop = ReplayingLoop(tokenizer, turns)
+    loop = BareAgentLoop(tokenizer, RecordedServer(turns), response_length=4096)
     session = VerlSession(loop, [{"role": "user", "content": demonstration.question}], {}, 0)
     await session.start()
     for number, turn in enumerate(demonstration.turns):

@@ -1,0 +1,92 @@
+"""Group-relative advantages: against numbers worked out by hand."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support.batches import close, masks
+
+from workflow_r1.gsspo import group_relative_advantages
+
+
+def outcome_rewards(scores, num_tokens=4):
+    rewards = torch.zeros(len(scores), num_tokens, dtype=torch.float64)
+    rewards[:, -1] = torch.tensor(scores, dtype=torch.float64)
+    return rewards
+
+
+def test_advantages_are_the_outcomes_normalised_in_the_group():
+    mask = torch.tensor([[1, 1, 0, 1], [1, 0, 0, 0], [0, 1, 0, 1], [1, 1, 1, 1]])
+    groups = ["q1", "q2", "q1", "q2"]
+    rewards = outcome_rewards([1.0, -1.0, 0.0, 3.0])
+    # q1: 1 and 0, mean 0.5, std 0.7071067812; q2: -1 and 3, mean 1, std 2.8284271247
+    scaled = [0.7071057812, -0.7071065312, -0.7071057812, 0.7071065312]
+    for by_std, expected in ((True, scaled), (False, [0.5, -2.0, -0.5, 2.0])):
+        advantages = group_relative_advantages(rewards, mask, groups, normalise_by_std=by_std)
+        close(advantages, torch.tensor(expected, dtype=torch.float64)[:, None] * mask)
+
+
+def test_a_response_left_out_of_training_does_not_touch_its_group():
+    mask = torch.tensor([[1, 1], [0, 0], [1, 0], [0, 0]])
+    rewards = torch.tensor([[0.0, 1.0], [0.0, -100.0], [0.0, 0.0], [0.0, float("nan")]])
+    advantages = group_relative_advantages(rewards, mask, [7, 7, 7, 7], normalise_by_std=False)
+    assert advantages.tolist() == [[0.5, 0.5], [0.0, 0.0], [-0.5, 0.0], [0.0, 0.0]]
+
+
+def test_the_only_response_of_a_group_that_is_trained_on_has_nothing_to_be_compared_with():
+    mask = torch.tensor([[1, 1], [0, 0], [1, 1]])
+    advantages = group_relative_advantages(torch.tensor([[0.0, 1.0], [0.0, 0.0], [0.0, 3.0]]), mask, ["a", "a", "b"])
+    assert advantages[0].tolist() == [0.0, 0.0]
+    assert advantages[2].tolist() == pytest.approx([3.0, 3.0])
+
+
+def test_a_group_of_one_keeps_its_reward_and_an_empty_batch_is_all_zero():
+    rewards, mask = outcome_rewards([2.0]), torch.tensor([[1, 0, 0, 1]])
+    close(group_relative_advantages(rewards, mask, ["a"]), [[2 / (1 + 1e-6), 0, 0, 2 / (1 + 1e-6)]])
+    assert not group_relative_advantages(rewards, torch.zeros(1, 4), ["a"], turn_rewards=True).any()
+
+
+def test_turn_rewards_fall_on_their_own_turn():
+    mask = torch.tensor([[1, 1, 0, 1, 0, 1], [1, 0, 1, 1, 0, 0], [0, 0, 1, 1, 0, 0]])
+    rewards = torch.tensor(
+        [
+            [0.0, 3.0, 0.0, 0.0, 1.0, 4.0],  # turns 3 and 1 (on the observation after it), outcome 4
+            [2.0, 0.0, 0.0, 0.0, 0.0, 1.0],  # turn 2, outcome 1, paid after the last token
+            [0.5, 0.0, 0.0, 0.5, 0.0, 0.0],  # outcome 1, the part before the first turn included
+        ]
+    )
+    # Outcomes 4, 1, 1: mean 2. Turn rewards 3, 1, 2: mean 2, std 1. Without the std:
+    advantages = group_relative_advantages(rewards, mask, "aaa", normalise_by_std=False, turn_rewards=True)
+    close(
+        advantages,
+        [
+            [2.0 + 1.0, 2.0 + 1.0, 0.0, 2.0 - 1.0, 0.0, 2.0],
+            [-1.0 + 0.0, 0.0, -1.0, -1.0, 0.0, 0.0],
+            [0.0, 0.0, -1.0, -1.0, 0.0, 0.0],
+        ],
+    )
+    # With it, the outcomes are also divided by sqrt(3).
+    scaled = group_relative_advantages(rewards, mask, "aaa", turn_rewards=True)
+    close(scaled[0, [0, 3, 5]], [1.1547005 + 1, 1.1547005 - 1, 1.1547005], atol=1e-5, rtol=0)
+
+
+@settings(max_examples=60, deadline=None)
+@given(masks(), st.integers(0, 2**16), st.booleans())
+def test_without_turn_rewards_to_give_the_option_changes_nothing(mask, seed, by_std):
+    mask = torch.tensor(mask)
+    rewards = torch.zeros(mask.shape, dtype=torch.float64)
+    rewards[:, -1] = torch.randn(len(mask), generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    groups = [i % 2 for i in range(len(mask))]
+    on, off = (
+        group_relative_advantages(rewards, mask, groups, normalise_by_std=by_std, turn_rewards=turn_rewards)
+        for turn_rewards in (True, False)
+    )
+    assert torch.equal(on, off)
+
+
+def test_inputs_are_left_as_they_were():
+    rewards, mask = outcome_rewards([1.0, 0.0]), torch.tensor([[1, 1, 0, 1], [1, 0, 1, 1]])
+    before = rewards.clone(), mask.clone()
+    group_relative_advantages(rewards, mask, "aa", turn_rewards=True)
+    assert torch.equal(rewards, before[0])
+    assert torch.equal(mask, before[1])
