@@ -5,6 +5,7 @@ import json
 import random
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -63,7 +64,24 @@ def test_an_interrupted_cold_start_leaves_nothing_to_be_mistaken_for_a_policy(
             ensure_tiny_policy(world, tmp_path)
     path = ensure_tiny_policy(world, tmp_path)
     assert (path / "model.safetensors").exists()
-    assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
+    assert not list(tmp_path.glob("*.unfinished"))
+
+
+def test_of_two_runs_that_start_at_once_one_makes_the_policy(
+    world: World, tmp_path: Path, quick: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = []
+
+    def slow(world: World, path: Path, count: int, seed: int) -> None:
+        made.append(path)
+        time.sleep(0.2)
+        path.mkdir()
+
+    monkeypatch.setattr(tiny_policy, "cold_start", slow)
+    with ThreadPoolExecutor() as pool:
+        first, second = pool.map(lambda _: ensure_tiny_policy(world, tmp_path), range(2))
+    assert first == second
+    assert len(made) == 1
 
 
 def test_the_cold_start_repeats(world: World, tmp_path: Path) -> None:

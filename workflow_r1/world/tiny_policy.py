@@ -14,6 +14,7 @@ from types import ModuleType
 
 import torch
 import transformers
+from filelock import FileLock
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch.nn.functional import cross_entropy
 from transformers import GenerationConfig, PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
@@ -52,11 +53,13 @@ def ensure_tiny_policy(world: World, cache_dir: Path, seed: int = 0) -> Path:
     generation_config.json. Everything that it follows from names its directory, so a stale one is never found.
     """
     path = cache_dir / f"tiny-policy-{_fingerprint(world, seed)}"
-    if not path.exists():
-        unfinished = path.with_suffix(".unfinished")
-        shutil.rmtree(unfinished, ignore_errors=True)
-        cold_start(world, unfinished, DEMONSTRATIONS, seed)
-        unfinished.rename(path)
+    cache_dir.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.with_suffix(".lock")):  # of two runs that start at once, one makes it and the other waits
+        if not path.exists():
+            unfinished = path.with_suffix(".unfinished")
+            shutil.rmtree(unfinished, ignore_errors=True)
+            cold_start(world, unfinished, DEMONSTRATIONS, seed)
+            unfinished.rename(path)
     return path
 
 
