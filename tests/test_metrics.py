@@ -38,7 +38,7 @@ def test_a_batch_is_summed_up_per_question_per_turn_and_as_fractions():
     assert metrics["workflow/generate_seconds/max"] == 4.0
     assert metrics["workflow/operator_seconds/max"] == 3.0
     assert metrics["workflow/ended_by/answered"] == metrics["workflow/ended_by/operator_failure"] == 0.5
-    assert metrics["workflow/reward"] == metrics["workflow/acc"] == 0.5
+    assert metrics["workflow/reward"] == metrics["workflow/acc"] == 1.0  # of what was served
 
 
 def test_an_empty_batch_has_no_metrics():

@@ -14,7 +14,7 @@ def workflow_metrics(trajectories: Sequence[Trajectory], prefix: str = "workflow
         per question: `turns/mean`, `calls/mean`, `calls/<operator>`, `operator_tokens/mean`; per turn:
         `generate_seconds/mean`, `operator_seconds/mean` and their `/max`; fractions of trajectories:
         `ended_by/<reason>` and `malformed`; and `reward`, `acc`, `f1`, `sub_em` and `no_answer`, means of the reward's
-        parts. Empty for an empty batch.
+        parts over the trajectories that the operators' endpoint served. Empty for an empty batch.
     """
     if not trajectories:
         return {}
@@ -35,8 +35,9 @@ def workflow_metrics(trajectories: Sequence[Trajectory], prefix: str = "workflow
         **{f"ended_by/{reason.value}": ends[reason] / len(trajectories) for reason in EndedBy},
         **{f"calls/{name}": count / len(trajectories) for name, count in operators.items()},
     }
+    served = [trajectory for trajectory in trajectories if trajectory.ended_by is not EndedBy.OPERATOR_FAILURE]
     for part in ("reward", "acc", "f1", "sub_em", "no_answer"):
-        metrics[part] = _mean(trajectory.reward.get(part, 0.0) for trajectory in trajectories)
+        metrics[part] = _mean(trajectory.reward.get(part, 0.0) for trajectory in served)
     return {f"{prefix}/{name}": value for name, value in metrics.items()}
 
 

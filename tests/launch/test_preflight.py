@@ -67,6 +67,18 @@ def test_a_file_that_is_no_parquet_or_not_there(tmp_path):
         assert expected in one_sentence(error)
 
 
+def test_no_data_is_named():
+    with pytest.raises(LaunchError) as error:
+        preflight.check_data(OmegaConf.create({"data": {"train_files": None, "val_files": None}}))
+    assert "data.train_files is not set" in one_sentence(error)
+
+
+def test_no_model_is_named():
+    with pytest.raises(LaunchError) as error:
+        preflight.check_model(None)
+    assert "set actor_rollout_ref.model.path" in one_sentence(error)
+
+
 @pytest.mark.parametrize("path", ["/nowhere/model", "./model", "a/b/c", "model"])
 def test_a_model_path_that_does_not_exist(path):
     with pytest.raises(LaunchError) as error:
@@ -118,7 +130,8 @@ def test_an_endpoint_that_is_down(endpoint, monkeypatch):
     monkeypatch.setenv("OPERATOR_BASE_URL", f"http://127.0.0.1:{port}/v1")
     with pytest.raises(LaunchError) as error:
         preflight.check_operators(operators())
-    assert str(port) in one_sentence(error)
+    message = one_sentence(error)
+    assert f"http://127.0.0.1:{port}/v1 cannot be reached: check that it runs" in message
 
 
 def test_a_wrong_key_is_called_that_and_not_shown(endpoint, monkeypatch):
@@ -151,6 +164,27 @@ def test_an_unknown_operator(endpoint):
     with pytest.raises(LaunchError) as error:
         preflight.check_operators(config)
     assert "Guess" in one_sentence(error)
+
+
+@pytest.mark.parametrize(
+    ("setting", "variable"),
+    [
+        ("operators.api_key=sk-secret", "OPERATOR_API_KEY"),
+        ("operators.endpoints={Review:{api_key:sk-secret}}", "OPERATOR_API_KEY_REVIEW"),
+        ("operators.search={api_key:sk-secret}", "SEARCH_API_KEY"),
+    ],
+)
+def test_a_key_in_the_configuration_is_refused_and_not_shown(setting, variable):
+    config = compose_recipe(REFERENCE, [f"++workflow_r1.{setting}"])
+    with pytest.raises(LaunchError) as error:
+        preflight.check_keys(config)
+    message = one_sentence(error)
+    assert f"set {variable} in the environment" in message
+    assert "sk-secret" not in message
+
+
+def test_a_configuration_without_a_key_passes():
+    preflight.check_keys(compose_recipe(REFERENCE, ["++workflow_r1.operators.endpoints={Review:{model:large}}"]))
 
 
 def test_a_python_that_verl_does_not_run_on(monkeypatch):

@@ -5,8 +5,9 @@ import json
 import pytest
 from rich.console import Console
 
-from workflow_r1.launch.progress import MetricsTail, describe, validation_scores
+from workflow_r1.launch.progress import MetricsTail, _phase, describe, validation_scores
 from workflow_r1.launch.report import (
+    RunReport,
     before_and_after,
     draw_curve,
     example,
@@ -22,7 +23,7 @@ from workflow_r1.trajectory import CallRecord, EndedBy, Trajectory, Turn, write_
 
 STEP = {
     "actor/pg_loss": 0.1,
-    "critic/score/mean": 0.25,
+    "workflow/reward": 0.25,
     "workflow/acc": 0.5,
     "workflow/calls/mean": 1.25,
     "workflow/malformed": 0.1,
@@ -35,14 +36,14 @@ STEP = {
 }
 
 
-def trajectory(source: str, acc: float, calls: int) -> Trajectory:
+def trajectory(source: str, acc: float, calls: int, ended_by: EndedBy = EndedBy.ANSWERED) -> Trajectory:
     turns = [Turn(text="", think="ask", calls=[CallRecord(operator="A", input="in", output="out")])] * calls
     turns.append(Turn(text="", think="done", answer="Paris"))
     reward = {"reward": acc, "acc": acc, "f1": acc, "calls": float(calls), "malformed": 0.0}
     return Trajectory(
         question="capital [x]?",
         turns=turns,
-        ended_by=EndedBy.ANSWERED,
+        ended_by=ended_by,
         data_source=source,
         golds=["Paris"],
         reward=reward,
@@ -75,6 +76,22 @@ def test_the_first_validation_is_no_step():
     assert validation_scores({"val-core/a/reward/mean@1": 1.0}) == {}
 
 
+def test_what_the_endpoint_did_not_serve_is_said():
+    step, validation = describe(
+        7,
+        None,
+        {
+            **STEP,
+            "workflow/ended_by/operator_failure": 0.5,
+            "val-aux/single/operator_failure/mean@1": 0.0,
+            "val-aux/two_hop/operator_failure/mean@1": 0.25,
+        },
+    )
+    assert step.startswith("step   7  reward")
+    assert "not served 50%" in step
+    assert validation.endswith("(up to 25% not served, counted as wrong)")
+
+
 def test_the_tail_reads_each_complete_line_once(tmp_path):
     path = tmp_path / "m.jsonl"
     tail = MetricsTail(path)
@@ -86,11 +103,11 @@ def test_the_tail_reads_each_complete_line_once(tmp_path):
 
 
 def test_a_resumed_run_overrides_the_steps_that_it_repeats(run):
-    (run / "metrics-002.jsonl").write_text(json.dumps({"step": 2, "data": {"critic/score/mean": 0.9}}) + "\n")
+    (run / "metrics-002.jsonl").write_text(json.dumps({"step": 2, "data": {"workflow/reward": 0.9}}) + "\n")
     metrics = read_metrics(run)
     assert list(metrics) == [0, 1, 2]
-    assert metrics[2]["critic/score/mean"] == 0.9
-    assert metrics[1]["critic/score/mean"] == 0.25
+    assert metrics[2]["workflow/reward"] == 0.9
+    assert metrics[1]["workflow/reward"] == 0.25
 
 
 def test_means_are_by_data_source_and_over_all(run):
@@ -99,12 +116,19 @@ def test_means_are_by_data_source_and_over_all(run):
     assert scores["all"] == {"acc": 0.5, "f1": 0.5, "calls": 2.0, "malformed": 0.0}
 
 
+def test_what_the_endpoint_did_not_serve_lowers_no_mean():
+    lost = trajectory("single", 0.0, 0, ended_by=EndedBy.OPERATOR_FAILURE)
+    assert summarise([trajectory("single", 1.0, 1), lost])["single"]["acc"] == 1.0
+
+
 def test_the_table_sets_the_last_validation_beside_the_first(run):
     console = Console(width=80)
     with console.capture() as capture:
         console.print(before_and_after(run / "trajectories"))
-    row = next(line for line in capture.get().splitlines() if " all " in line)
-    assert [cell.strip() for cell in row.strip("│ ").split("│")][:2] == ["all", "0.00 → 0.67"]
+    rows = [[cell.strip() for cell in line.strip("│ ").split("│")] for line in capture.get().splitlines()]
+    assert ["single", "0.00 → 1.00", "0.00 → 1.00", "1.00 → 1.00", "0.00 → 0.00"] in rows
+    assert ["two_hop", "0.00 → 0.50", "0.00 → 0.50", "2.50 → 2.50", "0.00 → 0.00"] in rows
+    assert ["all", "0.00 → 0.67", "0.00 → 0.67", "2.00 → 2.00", "0.00 → 0.00"] in rows
 
 
 def test_one_validation_makes_no_table(run):
@@ -126,12 +150,28 @@ def test_the_report_says_where_everything_is_and_what_the_operators_took(run, ca
     ledger = RunLedger(run / "operators" / "ledger.json", Budget())
     ledger.add(OperatorResult("Review", "fine", requests=1, prompt_tokens=1_200))
     ledger.save()
-    print_report(Console(width=200), run, run / "trajectories", run / "operators" / "ledger.json")
+    print_report(Console(width=200), RunReport(run, run / "trajectories", run / "operators" / "ledger.json"))
     output = capsys.readouterr().out
     assert any(line.split()[:2] == ["Review", "1"] and "1,200" in line for line in output.splitlines())
     assert str(run / "global_step_20" / "actor") in output
     assert str(run / "reward_curve.png") in output
     assert "capital [x]?" in output
+
+
+def test_a_run_that_keeps_no_trajectories_has_a_report_too(run, capsys):
+    print_report(Console(width=200), RunReport(run, trajectory_dir=None, ledger=None))
+    assert "trajectories  not kept" in capsys.readouterr().out
+
+
+def test_the_phase_is_that_of_this_start(tmp_path):
+    log = tmp_path / "train.log"
+    log.write_text("TaskRunnerV1 vLLMHttpServer Creating file logger\n")
+    start = log.stat().st_size
+    assert _phase(log, 0) == "first validation: vLLM compiles its sampler"
+    assert _phase(log, start) == "starting"
+    with log.open("a") as file:
+        file.write("ray init kwargs\n")
+    assert _phase(log, start) == "starting Ray"
 
 
 def test_a_trajectory_without_an_answer_says_why(capsys):

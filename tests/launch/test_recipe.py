@@ -1,11 +1,13 @@
 """The recipes compose over verl's tree, pass verl's own validation, and unknown overrides are named."""
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from verl.trainer.ppo.utils import need_critic, need_reference_policy
 from verl.utils.config import omega_conf_to_dataclass, validate_config
 
 from workflow_r1.config import WorkflowConfig
-from workflow_r1.launch.recipe import EMBEDDED, REFERENCE, LaunchError, compose_recipe
+from workflow_r1.launch.recipe import EMBEDDED, REFERENCE, LaunchError, compose_recipe, total_steps
 
 
 @pytest.mark.parametrize("recipe", [REFERENCE, EMBEDDED])
@@ -42,6 +44,16 @@ def test_the_embedded_run_asks_no_outside_endpoint(monkeypatch):
     config = compose_recipe(EMBEDDED, [])
     assert config.workflow_r1.operators.base_url is None
     assert compose_recipe(REFERENCE, []).workflow_r1.operators.base_url == "https://example.com/v1"
+
+
+def test_the_steps_of_a_run_follow_from_its_data(tmp_path):
+    path = tmp_path / "train.parquet"
+    pq.write_table(pa.table({"a": range(1_100)}), path)
+    files = f"data.train_files=[{path},{path}]"
+    assert total_steps(compose_recipe(REFERENCE, [files])) == 2 * (2_200 // 512)
+    assert total_steps(compose_recipe(REFERENCE, [files, "data.train_max_samples=600"])) == 2
+    assert total_steps(compose_recipe(REFERENCE, [files, "trainer.total_training_steps=7"])) == 7
+    assert total_steps(compose_recipe(REFERENCE, ["data.train_files=hdfs://a/b"])) is None
 
 
 def test_one_seed_sets_them_all():

@@ -1,4 +1,4 @@
-"""The embedded world of a run: its data, its cold-started policy, and the simulated endpoint."""
+"""The embedded world of a run: its data, the simulated endpoint, and its cold-started policy."""
 
 import os
 import secrets
@@ -9,6 +9,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
+from workflow_r1.launch.recipe import LaunchError
 from workflow_r1.world.server import SimulatedEndpoint, running_server
 from workflow_r1.world.simulated_llm import MODEL_NAME, SimulatedLLM
 from workflow_r1.world.tiny_policy import ensure_tiny_policy
@@ -30,19 +31,23 @@ def cache_dir() -> Path:
 
 @contextmanager
 def embedded_world(config: DictConfig, output_dir: Path) -> Iterator[EmbeddedWorld]:
-    """Make what the configuration leaves open, and serve the simulated operators while the context is open.
+    """Write the world's data, and serve its simulated operators while the context is open.
 
-    The data, the policy and the endpoint are each made only where the user named none.
+    Both are made only where the user named none.
+
+    Raises:
+        LaunchError: the world has not as many questions as are asked for.
     """
     world = World.build(config.world.seed)
     overrides = []
-    if config.data.train_files is None or config.data.val_files is None:
-        train, validation = world.write_parquet(
-            output_dir / "data", train=config.world.train_questions, validation=config.world.validation_questions
-        )
-        overrides += [f"data.train_files={train}", f"data.val_files={validation}"]
-    if config.actor_rollout_ref.model.path is None:
-        overrides.append(f"actor_rollout_ref.model.path={ensure_tiny_policy(world, cache_dir(), config.seed)}")
+    if missing := [name for name in ("train_files", "val_files") if config.data[name] is None]:
+        sizes = {"train": config.world.train_questions, "validation": config.world.validation_questions}
+        try:
+            train, validation = world.write_parquet(output_dir / "data", **sizes)
+        except ValueError as error:
+            raise LaunchError(f"world.train_questions and world.validation_questions do not fit. {error}") from None
+        files = {"train_files": train, "val_files": validation}
+        overrides = [f"data.{name}={files[name]}" for name in missing]
     if config.workflow_r1.operators.base_url is not None:
         yield EmbeddedWorld(overrides, {})
         return
@@ -50,3 +55,8 @@ def embedded_world(config: DictConfig, output_dir: Path) -> Iterator[EmbeddedWor
     with running_server(SimulatedEndpoint(SimulatedLLM(world), api_key=key)) as server:
         environ = {"OPERATOR_BASE_URL": server.base_url, "OPERATOR_API_KEY": key, "OPERATOR_MODEL_NAME": MODEL_NAME}
         yield EmbeddedWorld(overrides, environ)
+
+
+def embedded_policy(config: DictConfig) -> Path:
+    """The folder of the world's cold-started policy, made now (which takes minutes) or by an earlier run."""
+    return ensure_tiny_policy(World.build(config.world.seed), cache_dir(), config.seed)

@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from workflow_r1.config import ConfigError, WorkflowConfig
 from workflow_r1.launch.recipe import LaunchError
 from workflow_r1.operators import OperatorConfigError, OperatorEndpointError, OperatorPool
+from workflow_r1.operators.settings import MAIN, SEARCH, key_variable
 
 # verl is imported first and alone: importing anything of the plug-in would register it.
 _PLUGIN_CHECK = """
@@ -27,6 +28,7 @@ if missing := missing_registrations():
     sys.exit("not registered: " + ", ".join(missing))
 """
 
+_PREPARE = "prepare the data with 'python examples/data_preprocess/workflow_r1.py'"
 REQUIRED_COLUMNS = ("data_source", "prompt", "reward_model")
 
 
@@ -56,6 +58,19 @@ def check_plugin(environ: Mapping[str, str]) -> None:
         )
 
 
+def check_keys(config: DictConfig) -> None:
+    """No key stands in the configuration: verl prints it to the log and hands it to every tracker."""
+    operators = config.workflow_r1.operators
+    holders = {MAIN: operators, **(operators.get("endpoints") or {}), SEARCH: operators.get("search") or {}}
+    for name, fields in holders.items():
+        if (fields or {}).get("api_key") is not None:
+            variable = "SEARCH_API_KEY" if name == SEARCH else key_variable(name)
+            raise LaunchError(
+                f"The configuration holds a key for {name!r}, and verl prints its configuration: take api_key out "
+                f"of workflow_r1.operators and set {variable} in the environment."
+            )
+
+
 def check_loss(config: DictConfig) -> None:
     """The configured policy loss is the one that will run."""
     loss_mode = config.actor_rollout_ref.actor.policy_loss.loss_mode
@@ -66,8 +81,10 @@ def check_loss(config: DictConfig) -> None:
         )
 
 
-def check_model(path: str) -> None:
+def check_model(path: str | None) -> None:
     """`path` is a checkpoint folder, or a Hub model whose configuration can be loaded."""
+    if path is None:
+        raise LaunchError("No model is named: set actor_rollout_ref.model.path to a folder or a Hugging Face model id.")
     if (Path(path).expanduser() / "config.json").is_file():
         return
     looks_local = path.startswith((".", "/", "~")) or path.count("/") != 1 or Path(path).exists()
@@ -89,26 +106,29 @@ def check_data(config: DictConfig) -> None:
     """Every local training and validation file is a parquet with the columns that a rollout and the reward read."""
     for key in ("train_files", "val_files"):
         files = config.data[key]
+        if files is None:
+            raise LaunchError(f"data.{key} is not set: {_PREPARE}, or name a parquet file.")
         for file in [files] if isinstance(files, str) else files:
             if "://" not in file:  # verl fetches the others itself
                 _check_parquet(Path(file).expanduser(), f"data.{key}")
 
 
 def _check_parquet(path: Path, setting: str) -> None:
-    how = "prepare the data with 'python examples/data_preprocess/workflow_r1.py'"
     if not path.is_file():
-        raise LaunchError(f"{setting} names {path}, which does not exist: {how}, or name another parquet file.")
+        raise LaunchError(f"{setting} names {path}, which does not exist: {_PREPARE}, or name another parquet file.")
     try:
         schema = pq.read_schema(path)
     except pa.ArrowInvalid:
-        raise LaunchError(f"{setting} names {path}, which is not a parquet file: {how}.") from None
-    if missing := [column for column in REQUIRED_COLUMNS if column not in schema.names]:
+        raise LaunchError(f"{setting} names {path}, which is not a parquet file: {_PREPARE}.") from None
+    if lacking := [column for column in REQUIRED_COLUMNS if column not in schema.names]:
         found = ", ".join(schema.names)
-        raise LaunchError(f"{path} lacks the column(s) {', '.join(missing)} (it has {found}): {how}.")
+        raise LaunchError(f"{path} lacks the column(s) {', '.join(lacking)} (it has {found}): {_PREPARE}.")
     try:
         schema.field("reward_model").type.field("ground_truth").type.field("target")
     except (KeyError, TypeError, AttributeError):  # no such field, or no structure where one is expected
-        raise LaunchError(f"{path} has no reward_model.ground_truth.target, the list of gold answers: {how}.") from None
+        raise LaunchError(
+            f"{path} has no reward_model.ground_truth.target, the list of gold answers: {_PREPARE}."
+        ) from None
 
 
 def check_operators(config: DictConfig) -> WorkflowConfig:

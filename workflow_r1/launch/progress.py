@@ -39,9 +39,18 @@ class MetricsTail:
 
 
 def follow(
-    console: Console, metrics: Path, log: Path, total_steps: int, running: Callable[[], bool]
+    console: Console, metrics: Path, log: Path, log_start: int, total_steps: int | None, running: Callable[[], bool]
 ) -> list[tuple[int, dict[str, float]]]:
-    """Print progress until `running` says no; returns the records of this run."""
+    """Print progress until `running` says no.
+
+    Args:
+        metrics: verl's metrics file of this start.
+        log: verl's log, to which a resumed run appends; this start's part begins at byte `log_start`.
+        total_steps: None where it is not known.
+
+    Returns:
+        The records of this start.
+    """
     tail, records = MetricsTail(metrics), []
     started = time.monotonic()
     with console.status("starting") as status:
@@ -53,29 +62,32 @@ def follow(
                 for line in describe(step, total_steps, data):
                     console.print(line)
             minutes, seconds = divmod(int(time.monotonic() - started), 60)
-            phase = _phase(log) if not records else "training"
+            phase = _phase(log, log_start) if not records else "training"
             status.update(f"{phase} ({minutes}:{seconds:02d})")
             if alive:
                 time.sleep(_POLL_SECONDS)
     return records
 
 
-def describe(step: int, total_steps: int, data: Mapping[str, float]) -> Iterator[str]:
+def describe(step: int, total_steps: int | None, data: Mapping[str, float]) -> Iterator[str]:
     """The lines for one record of metrics: the step, and the validation where there was one."""
     if "actor/pg_loss" in data:
         parts = [
-            ("reward", data.get("critic/score/mean"), "{:+.2f}"),
+            ("reward", data.get("workflow/reward"), "{:+.2f}"),
             ("EM", data.get("workflow/acc"), "{:.2f}"),
             ("calls", data.get("workflow/calls/mean"), "{:.1f}"),
             ("malformed", data.get("workflow/malformed"), "{:.0%}"),
             ("clipped", data.get("actor/pg_clipfrac"), "{:.1%}"),
+            ("not served", data.get("workflow/ended_by/operator_failure") or None, "{:.0%}"),
             ("kl", data.get("actor/ppo_kl"), "{:+.4f}"),
             ("", data.get("timing_s/step"), "{:.1f} s"),
         ]
         shown = "  ".join(f"{name} {form.format(value)}".strip() for name, value, form in parts if value is not None)
-        yield f"step {step:>3}/{total_steps}  {shown}"
+        yield f"step {step:>3}{f'/{total_steps}' if total_steps else ''}  {shown}"
     if scores := validation_scores(data):
         shown = "  ".join(f"{source} {score:.2f}" for source, score in sorted(scores.items()))
+        if lost := [data[key] for key in data if key.startswith("val-aux/") and "/operator_failure/mean@" in key]:
+            shown += f"  (up to {max(lost):.0%} not served, counted as wrong)" if max(lost) else ""
         yield f"validation at step {step}: EM {shown}"
 
 
@@ -88,9 +100,8 @@ def validation_scores(data: Mapping[str, float]) -> dict[str, float]:
     }
 
 
-def _phase(log: Path) -> str:
-    try:
-        text = log.read_text(errors="replace")
-    except FileNotFoundError:
-        return "starting"
+def _phase(log: Path, start: int) -> str:
+    with log.open("rb") as file:
+        file.seek(start)
+        text = file.read().decode(errors="replace")
     return next((phase for mark, phase in reversed(_PHASES) if mark in text), "starting")

@@ -5,6 +5,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+import pyarrow.parquet as pq
 from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
 from omegaconf import DictConfig
@@ -37,6 +38,23 @@ def compose_recipe(name: str, overrides: Sequence[str]) -> DictConfig:
             return compose(name, overrides=[search_path, *overrides])
     except (HydraException, OmegaConfBaseException) as error:
         raise LaunchError(_explain(str(error), overrides)) from None
+
+
+def total_steps(config: DictConfig) -> int | None:
+    """The training steps that a configuration asks for, as verl counts them; None where its data lies elsewhere.
+
+    Prompts that are too long are left out by verl, so it may count fewer.
+    """
+    if config.trainer.total_training_steps:
+        return config.trainer.total_training_steps
+    files = config.data.train_files
+    files = [files] if isinstance(files, str) else files
+    if any("://" in file for file in files):
+        return None
+    rows = sum(pq.read_metadata(Path(file).expanduser()).num_rows for file in files)
+    if config.data.train_max_samples > 0:
+        rows = min(rows, config.data.train_max_samples)
+    return config.trainer.total_epochs * (rows // config.data.train_batch_size)
 
 
 def _explain(message: str, overrides: Sequence[str]) -> str:

@@ -3,6 +3,7 @@
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
@@ -15,9 +16,24 @@ from workflow_r1.drawing import draw_workflow
 from workflow_r1.launch.progress import validation_scores
 from workflow_r1.operators.ledger import read_ledger
 from workflow_r1.operators.usage import usage_table
-from workflow_r1.trajectory import Trajectory, read_jsonl
+from workflow_r1.trajectory import EndedBy, Trajectory, read_jsonl
 
 _COLUMNS = (("EM", "acc"), ("F1", "f1"), ("calls", "calls"), ("malformed", "malformed"))
+
+
+@dataclass(frozen=True)
+class RunReport:
+    """What a report is made of.
+
+    Attributes:
+        output_dir: the run's folder: metrics, checkpoints, and where the pictures go.
+        trajectory_dir: where its trajectories are; None if it writes none.
+        ledger: the file that a `RunLedger` keeps, which need not exist; None if it keeps none.
+    """
+
+    output_dir: Path
+    trajectory_dir: Path | None
+    ledger: Path | None
 
 
 def read_metrics(folder: Path) -> dict[int, dict[str, float]]:
@@ -31,9 +47,11 @@ def read_metrics(folder: Path) -> dict[int, dict[str, float]]:
 
 
 def summarise(trajectories: Iterable[Trajectory]) -> dict[str, dict[str, float]]:
-    """Means of the reward's parts by data source, and over `all`."""
+    """Means of the reward's parts by data source, and over `all`; of what the operators' endpoint served."""
     by_source: dict[str, list[Mapping[str, float]]] = defaultdict(list)
     for trajectory in trajectories:
+        if trajectory.ended_by is EndedBy.OPERATOR_FAILURE:
+            continue
         by_source[trajectory.data_source].append(trajectory.reward)
         by_source["all"].append(trajectory.reward)
     return {
@@ -57,7 +75,7 @@ def before_and_after(trajectory_dir: Path) -> Table | None:
     table.add_column("questions", no_wrap=True)
     for name, _ in _COLUMNS:
         table.add_column(name, justify="right", no_wrap=True)
-    for source in last:
+    for source in (source for source in last if source in first):
         table.add_row(source, *(f"{first[source][key]:.2f} → {last[source][key]:.2f}" for _, key in _COLUMNS))
     return table
 
@@ -67,7 +85,7 @@ def draw_curve(metrics: Mapping[int, Mapping[str, float]], path: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    rewards = {step: data["critic/score/mean"] for step, data in metrics.items() if "critic/score/mean" in data}
+    rewards = {step: data["workflow/reward"] for step, data in metrics.items() if "actor/pg_loss" in data}
     sources = sorted({source for data in metrics.values() for source in validation_scores(data)})
     figure, axes = pyplot.subplots(figsize=(7, 4), layout="constrained")
     axes.plot(list(rewards), list(rewards.values()), color="0.6", label="training reward (batch mean)")
@@ -111,24 +129,22 @@ def print_trajectory(console: Console, trajectory: Trajectory) -> None:
         console.print(f"  [dim]gold     {escape(' | '.join(trajectory.golds))}[/dim]")
 
 
-def print_report(console: Console, output_dir: Path, trajectory_dir: Path, ledger: Path) -> None:
-    """Everything above, what the operators took, and where to find what the run left.
-
-    Args:
-        ledger: the file that a `RunLedger` keeps; need not exist.
-    """
-    curve = output_dir / "reward_curve.png"
-    draw_curve(read_metrics(output_dir), curve)
-    if (table := before_and_after(trajectory_dir)) is not None:
-        console.print(table)
-    if (trajectory := example(trajectory_dir)) is not None:
-        print_trajectory(console, trajectory)
-        draw_workflow(trajectory, output_dir / "workflow.png")
-    if (spent := read_ledger(ledger)).operators:
+def print_report(console: Console, report: RunReport) -> None:
+    """Everything above, what the operators took, and where to find what the run left."""
+    curve, workflow = report.output_dir / "reward_curve.png", report.output_dir / "workflow.png"
+    draw_curve(read_metrics(report.output_dir), curve)
+    trajectory = None
+    if report.trajectory_dir is not None:
+        if (table := before_and_after(report.trajectory_dir)) is not None:
+            console.print(table)
+        if (trajectory := example(report.trajectory_dir)) is not None:
+            print_trajectory(console, trajectory)
+            draw_workflow(trajectory, workflow)
+    if report.ledger is not None and (spent := read_ledger(report.ledger)).operators:
         console.print("\n[bold]Operator calls of the run[/bold]", usage_table(spent), sep="\n")
-    checkpoints = sorted(output_dir.glob("global_step_*"), key=lambda path: int(path.name.rsplit("_", 1)[1]))
+    checkpoints = sorted(report.output_dir.glob("global_step_*"), key=lambda path: int(path.name.rsplit("_", 1)[1]))
     console.print(f"checkpoint    {checkpoints[-1] / 'actor' if checkpoints else 'none saved'}")
-    console.print(f"trajectories  {trajectory_dir}")
+    console.print(f"trajectories  {report.trajectory_dir or 'not kept'}")
     console.print(f"curve         {curve}")
     if trajectory is not None:
-        console.print(f"workflow      {output_dir / 'workflow.png'}")
+        console.print(f"workflow      {workflow}")

@@ -3,8 +3,8 @@
 import os
 import re
 import signal
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from itertools import count
 from pathlib import Path
 
@@ -13,17 +13,17 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from workflow_r1.launch import preflight
-from workflow_r1.launch.embedded import cache_dir, embedded_world
+from workflow_r1.launch.embedded import cache_dir, embedded_policy, embedded_world
 from workflow_r1.launch.progress import follow
-from workflow_r1.launch.recipe import EMBEDDED, REFERENCE, LaunchError, compose_recipe
-from workflow_r1.launch.report import print_report
+from workflow_r1.launch.recipe import EMBEDDED, REFERENCE, LaunchError, compose_recipe, total_steps
+from workflow_r1.launch.report import RunReport, print_report
 from workflow_r1.launch.trainer import TrainerProcess
 from workflow_r1.operators.coordinator import LEDGER_FILE
 from workflow_r1.verl_plugin.cpu.environment import cpu_environment
 
 _STOPPED = "RunStopped: "  # the last line of a traceback of `verl_plugin.trainer.RunStopped`
 _CAUSE = re.compile(r"^(\S*\.)?\w*(Error|Exception|RunStopped)(\(.*\))?: ")
-_KEY_OVERRIDE = re.compile(r"\+?workflow_r1\.operators\.api_key=(?P<key>.*)", re.DOTALL)
+_KEY_OVERRIDE = re.compile(r"\+{0,2}workflow_r1\.operators\.api_key=(?P<key>.*)", re.DOTALL)
 
 
 def train(overrides: Sequence[str], recipe: str | None = None) -> int:
@@ -50,10 +50,10 @@ def train(overrides: Sequence[str], recipe: str | None = None) -> int:
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # the same orderly end as Ctrl-C
     with ExitStack() as stack:
-        if recipe == EMBEDDED:
+        if has_world := "world" in config:
             console.print(
-                "No GPU: the embedded run. verl, Ray, FSDP, vLLM and HTTP are real; the world, its operator LLM "
-                "and the million-parameter policy are small stand-ins.",
+                f"{'No GPU: the' if cpu else 'The'} embedded run. verl, Ray, FSDP, vLLM and HTTP are real; the world, "
+                "its operator LLM and the million-parameter policy are small stand-ins.",
             )
             world = stack.enter_context(embedded_world(config, output_dir))
             os.environ.update(world.environ)
@@ -61,8 +61,11 @@ def train(overrides: Sequence[str], recipe: str | None = None) -> int:
         overrides = [*overrides, f"trainer.default_local_dir={output_dir}"]
         config = compose_recipe(recipe, overrides)
         environ = _environment(config, cpu, output_dir)
+        needs_policy = has_world and config.actor_rollout_ref.model.path is None
         with console.status("checking the configuration"):
-            _check(config, environ)
+            _check(config, environ, needs_policy)
+        if needs_policy:
+            overrides = [*overrides, f"actor_rollout_ref.model.path={embedded_policy(config)}"]
         return _run(console, recipe, overrides, config, environ, output_dir)
 
 
@@ -83,10 +86,12 @@ def _environment(config: DictConfig, cpu: bool, output_dir: Path) -> Mapping[str
     return cpu_environment(cache_dir(), environ) if cpu else environ
 
 
-def _check(config: DictConfig, environ: Mapping[str, str]) -> None:
+def _check(config: DictConfig, environ: Mapping[str, str], needs_policy: bool) -> None:
+    preflight.check_keys(config)
     preflight.check_loss(config)
     preflight.check_data(config)
-    preflight.check_model(config.actor_rollout_ref.model.path)
+    if not needs_policy:
+        preflight.check_model(config.actor_rollout_ref.model.path)
     preflight.check_operators(config)
     preflight.check_plugin(environ)
 
@@ -99,14 +104,18 @@ def _run(
     environ: Mapping[str, str],
     output_dir: Path,
 ) -> int:
-    total_steps, done = config.trainer.total_training_steps, last_checkpoint(output_dir)
-    log, trajectory_dir = output_dir / "train.log", Path(config.trainer.v1.sampler.sampler_kwargs.trajectory_dir)
-    ledger = Path(config.workflow_r1.run_dir) / LEDGER_FILE
-    if total_steps and done >= total_steps:
+    steps, done = total_steps(config), last_checkpoint(output_dir)
+    log, trajectory_dir = output_dir / "train.log", config.trainer.v1.sampler.sampler_kwargs.trajectory_dir
+    report = RunReport(
+        output_dir,
+        trajectory_dir=Path(trajectory_dir) if trajectory_dir else None,
+        ledger=Path(config.workflow_r1.run_dir) / LEDGER_FILE if config.workflow_r1.run_dir else None,
+    )
+    if steps and done >= steps:
         console.print(
             f"{output_dir} holds a finished run of {done} steps: raise trainer.total_training_steps to go on."
         )
-        print_report(console, output_dir, trajectory_dir, ledger)
+        print_report(console, report)
         return 0
     if done:
         console.print(f"Resuming from step {done} of {output_dir}.")
@@ -114,23 +123,34 @@ def _run(
     log_start = log.stat().st_size if log.exists() else 0
     trainer = TrainerProcess(recipe, overrides, environ, log)
     try:
-        follow(console, Path(environ["VERL_FILE_LOGGER_PATH"]), log, total_steps, lambda: trainer.running)
+        follow(console, Path(environ["VERL_FILE_LOGGER_PATH"]), log, log_start, steps, lambda: trainer.running)
     except KeyboardInterrupt:
         console.print(f"Interrupted: stopping. The same command resumes from step {last_checkpoint(output_dir)}.")
         return 130
     finally:
-        with console.status("stopping the trainer and its servers"):
+        with _uninterrupted(), console.status("stopping the trainer and its servers"):
             trainer.stop()
     error = last_error(log, log_start) if trainer.exit_code else None
     if error and _STOPPED not in error:
         raise LaunchError(f"Training failed: {error} The whole log is in {log}.")
-    print_report(console, output_dir, trajectory_dir, ledger)
+    print_report(console, report)
     if error:
         raise LaunchError(
             f"Stopped, with step {last_checkpoint(output_dir)} saved: {error.partition(_STOPPED)[2]} "
             "The same command resumes from there."
         )
     return 0
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """A second Ctrl-C while the first is being obeyed would leave processes behind."""
+    handlers = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
 
 
 def last_checkpoint(output_dir: Path) -> int:
