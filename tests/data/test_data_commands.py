@@ -92,17 +92,24 @@ def test_operators_and_templates_of_ones_own_are_used(tmp_path, questions, monke
     assert system_prompt(tmp_path) == "Use Look at most 20 times."
 
 
-def test_search_is_offered_only_where_it_is_asked_for(tmp_path, questions, monkeypatch):
-    (tmp_path / "search_of_this_test.py").write_text(
-        "from workflow_r1.operators import InputField, OperatorSpec\n"
-        "Search = OperatorSpec(name='Search', use_when='lost', inputs=(InputField(name='query'),), prompt='{query}')\n"
-    )
-    monkeypatch.syspath_prepend(tmp_path)
-    common = ("prepare", "--source", questions, "--local-dir", tmp_path, "--operator-module", "search_of_this_test")
+def test_search_is_offered_only_where_it_is_asked_for(tmp_path, questions):
+    common = ("prepare", "--source", questions, "--local-dir", tmp_path)
     for options, offered in (((), False), (("--search",), True), (("--search", "--operators", "Custom"), True)):
         assert run(*common, *options).exit_code == 0
         assert ("<tool>Search: [query]</tool>" in system_prompt(tmp_path)) is offered
     assert "<tool>Custom: " in system_prompt(tmp_path)
+
+
+def test_a_search_of_ones_own_is_an_operator_like_any_other(tmp_path, questions, monkeypatch):
+    (tmp_path / "search_of_this_test.py").write_text(
+        "from workflow_r1.operators import InputField, OperatorSpec\n"
+        "Search = OperatorSpec(name='Search', use_when='lost', inputs=(InputField(name='place'),), prompt='{place}')\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    common = ("prepare", "--source", questions, "--local-dir", tmp_path, "--operator-module", "search_of_this_test")
+    for options in ((), ("--search",)):
+        assert run(*common, *options).exit_code == 0
+        assert system_prompt(tmp_path).count("<tool>Search: [place]</tool>") == 1
 
 
 @pytest.mark.parametrize(

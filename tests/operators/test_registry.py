@@ -3,6 +3,7 @@ import sys
 import pytest
 
 from workflow_r1.operators import OperatorConfigError
+from workflow_r1.operators.registry import select_operators
 
 TRANSLATE = """
 from workflow_r1.operators import InputField, OperatorSpec, Sampling
@@ -44,6 +45,15 @@ def test_a_module_may_replace_a_built_in_operator_and_adds_to_the_rest(make_pool
     specs = {spec.name: spec for spec in make_pool(modules=(write_module("my_review", source),)).specs}
     assert specs["Review"].use_when == "a text is not in English"
     assert "AnswerGenerate" in specs
+
+
+def test_the_built_in_search_is_on_offer_where_it_is_asked_for_and_ones_own_always(write_module):
+    assert "Search" not in select_operators(None)
+    assert list(select_operators(None, search=True)) == [*select_operators(None), "Search"]
+    assert list(select_operators(["Review"], search=True)) == ["Review", "Search"]
+    own = write_module("my_search", TRANSLATE.replace('name="Translate"', 'name="Search"'))
+    for search in (False, True):
+        assert select_operators(None, [own], search)["Search"].use_when == "a text is not in English"
 
 
 @pytest.mark.parametrize(

@@ -147,11 +147,8 @@ def _operators(names: str | None, modules: list[str], search: bool) -> "list[Ope
     """
     from workflow_r1.operators.registry import select_operators
 
-    known = select_operators(None, modules)
-    chosen = [name.strip() for name in names.split(",")] if names else [name for name in known if name != "Search"]
-    if search and "Search" not in chosen:
-        chosen.append("Search")
-    return list(select_operators(chosen, modules).values())
+    chosen = [name.strip() for name in names.split(",")] if names else None
+    return list(select_operators(chosen, modules, search).values())
 
 
 def _show(card: "Card", local_dir: Path) -> None:

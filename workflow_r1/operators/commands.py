@@ -38,8 +38,7 @@ def list_(module: ModuleOption = None) -> None:
     for column in ("operator", "input", "used when"):
         table.add_column(column, overflow="fold")
     try:
-        specs = select_operators(None, module or ())
-        specs.setdefault(Search.name, Search)
+        specs = select_operators(None, module or (), search=True)
     except OperatorConfigError as error:
         _fail(error)
     for spec in specs.values():

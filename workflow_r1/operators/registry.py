@@ -10,13 +10,17 @@ from workflow_r1.operators.errors import OperatorConfigError
 from workflow_r1.operators.spec import OperatorSpec
 
 
-def select_operators(names: Sequence[str] | None, modules: Sequence[str] = ()) -> dict[str, OperatorSpec]:
-    """The declarations of the named operators, in that order.
+def select_operators(
+    names: Sequence[str] | None, modules: Sequence[str] = (), search: bool = False
+) -> dict[str, OperatorSpec]:
+    """The declarations of the operators on offer, in order.
 
     Args:
-        names: None for all that there are but Search, which needs a back end.
+        names: None for all that there are but the built-in Search, which needs a back end. A module's own operator
+            named Search is like any other.
         modules: importable modules; each `OperatorSpec` at their top level is an operator, and
             replaces an earlier one of the same name.
+        search: Search too, at the end, where it is not among them.
 
     Raises:
         OperatorConfigError: a module cannot be imported or declares none; a name is unknown or none is given.
@@ -24,14 +28,15 @@ def select_operators(names: Sequence[str] | None, modules: Sequence[str] = ()) -
     known = {spec.name: spec for spec in BUILTIN_OPERATORS}
     for module in modules:
         known |= _declared_in(module)
-    if names is None:
-        return known
+    chosen = list(known if names is None else names)
+    if search and Search.name not in chosen:
+        chosen.append(Search.name)
     known.setdefault(Search.name, Search)
-    if not names:
+    if not chosen:
         raise OperatorConfigError(f"No operator is on offer: name at least one of {', '.join(known)}.")
-    if unknown := [name for name in names if name not in known]:
+    if unknown := [name for name in chosen if name not in known]:
         raise OperatorConfigError(f"There is no operator named {unknown[0]!r}: choose from {', '.join(known)}.")
-    return {name: known[name] for name in names}
+    return {name: known[name] for name in chosen}
 
 
 def _declared_in(module: str) -> dict[str, OperatorSpec]:
