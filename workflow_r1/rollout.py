@@ -22,7 +22,8 @@ class RolloutLimits(BaseModel):
     """Bounds of one trajectory.
 
     Attributes:
-        max_turns: turns of the policy; None leaves it to the other bounds.
+        max_turns: turns of the policy, by default as many as the calls and one that answers; None leaves it to the
+            other bounds.
         max_calls: operator calls; the policy may still answer after the last one.
         max_parallel_calls: operator calls in one turn.
         max_malformed_turns: malformed turns that get a warning; the next one ends the trajectory.
@@ -34,7 +35,7 @@ class RolloutLimits(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    max_turns: int | None = Field(default=None, ge=1)
+    max_turns: int | None = Field(default=21, ge=1)
     max_calls: int = Field(default=20, ge=1)
     max_parallel_calls: int = Field(default=1, ge=1)
     max_malformed_turns: int = Field(default=2, ge=0)

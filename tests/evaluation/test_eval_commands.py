@@ -8,6 +8,8 @@ import typer
 from typer.testing import CliRunner, Result
 
 from workflow_r1.evaluation.commands import ask, compare, eval_
+from workflow_r1.evaluation.config import PolicySettings
+from workflow_r1.evaluation.options import settings_values
 from workflow_r1.world.server import RunningServer
 from workflow_r1.world.world import World
 
@@ -19,6 +21,15 @@ app.command()(ask)
 
 def run(*arguments: object) -> Result:
     return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+@pytest.mark.parametrize("command", ["eval", "ask"])
+def test_flags_that_are_not_given_are_the_settings_defaults(command: str) -> None:
+    parameters = typer.main.get_command(app).commands[command].params  # type: ignore[attr-defined]
+    values = settings_values({parameter.name: parameter.default for parameter in parameters if parameter.name})
+    assert values.pop("operators") == {"prompt_price": 0, "completion_price": 0}
+    given = PolicySettings.model_validate({name: values[name] for name in values.keys() & PolicySettings.model_fields})
+    assert given == PolicySettings()
 
 
 @pytest.mark.parametrize("command", ["eval", "compare", "ask"])

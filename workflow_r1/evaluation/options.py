@@ -49,6 +49,9 @@ ServeArgumentsOption = Annotated[
     ),
 ]
 MaxCallsOption = Annotated[int, typer.Option(min=1, help="Operator calls.", rich_help_panel=_ROLLOUT)]
+MaxTurnsOption = Annotated[
+    int, typer.Option(min=1, help="Turns; the last one has to answer.", rich_help_panel=_ROLLOUT)
+]
 MaxParallelCallsOption = Annotated[
     int, typer.Option(min=1, help="Operator calls in one turn.", rich_help_panel=_ROLLOUT)
 ]
@@ -97,7 +100,7 @@ def settings_values(flags: Mapping[str, Any]) -> dict[str, Any]:
     values = {name: value for name, value in flags.items() if name in _AS_THEY_ARE}
     values["benchmarks"] = flags.get("benchmark")
     values["serve_arguments"] = shlex.split(flags["serve_arguments"])
-    values["limits"] = {name: flags[name] for name in ("max_calls", "max_parallel_calls")}
+    values["limits"] = {name: flags[name] for name in ("max_turns", "max_calls", "max_parallel_calls")}
     values["operator_names"] = [name.strip() for name in flags["operators"].split(",")] if flags["operators"] else None
     values["operator_modules"] = flags["operator_module"]
     values["policy_prompt_price"], values["policy_completion_price"] = _price("--policy-price", flags["policy_price"])
