@@ -57,6 +57,16 @@ async def test_a_second_run_asks_nothing(
     assert set(policy.endpoint.asked.values()) == {1}
 
 
+async def test_two_endpoints_that_name_no_model_do_not_share_a_folder(
+    operators: RunningServer, run_settings: Settings, tmp_path: Path
+) -> None:
+    await run(run_settings(limit=2), tmp_path / "run")
+    before = (tmp_path / "run/results.jsonl").read_bytes()
+    with pytest.raises(EvaluationError, match=r"another run \(it differs in policy\)"):
+        await run(run_settings(limit=2, policy="http://127.0.0.1:9/v1"), tmp_path / "run")
+    assert (tmp_path / "run/results.jsonl").read_bytes() == before
+
+
 async def test_more_questions_and_samples_continue_a_run(
     operators: RunningServer, policy: RunningServer, run_settings: Settings, tmp_path: Path
 ) -> None:

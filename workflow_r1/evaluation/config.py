@@ -30,7 +30,7 @@ class PolicySettings(BaseModel):
         max_response_tokens: tokens of all turns and observations of one question.
         limits: the rollout's other bounds.
         operators: `OperatorSettings` fields that win over the OPERATOR_* environment variables.
-        operator_names: the operators on offer; None is every one but Search.
+        operator_names: the operators on offer; None is every one but the built-in Search.
         search: offer Search too.
         operator_modules: Python modules that declare more operators.
         serve_arguments: more arguments of `vllm serve`, for a checkpoint.
@@ -87,10 +87,10 @@ class PolicySettings(BaseModel):
         Raises:
             OperatorConfigError: the endpoint or the operators are set up wrongly.
         """
-        names = self.operator_names
-        if self.search:
-            names = tuple(dict.fromkeys([*(names or select_operators(None, self.operator_modules)), "Search"]))
-        return OperatorPool(self.operator_settings(), names, self.operator_modules)
+        return OperatorPool(self.operator_settings(), self._offered(), self.operator_modules)
+
+    def _offered(self) -> tuple[str, ...]:
+        return tuple(select_operators(self.operator_names, self.operator_modules, self.search))
 
     def prices(self, operators: OperatorPool) -> Prices:
         """What the policy's and the operators' tokens cost."""
@@ -162,20 +162,28 @@ class RunSettings(PolicySettings):
     def identity(self, system_prompt: str | None) -> dict[str, Any]:
         """What has to be the same for results to belong to one run.
 
-        Left out is what may change while a run goes on: how many questions and samples, concurrency, prices, addresses.
+        Left out is what may change while a run goes on: how many questions and samples, concurrency, prices, and the
+        address of an endpoint whose model has a name. Without one the address is all that tells two policies apart.
         """
         services = self.operator_settings().services.values()
         models = [service.model for service in services if isinstance(service, EndpointSettings)]
         if self.baseline is not None:
             return {"baseline": self.baseline, "operator_models": models, "seed": self.seed}
-        prompt = hashlib.sha256((system_prompt or "").encode()).hexdigest()[:16]
         kept = {"model", "temperature", "top_p", "seed", "max_response_tokens", "limits"}
+        # A system prompt lists the operators on offer.
+        offered = {"operators": list(self._offered())} if system_prompt is None else {}
         return {
-            "policy": "endpoint" if self.is_endpoint else self.checkpoint(),
+            "policy": self._policy_identity(),
             **self.model_dump(mode="json", include=kept),
-            "prompt": prompt,
+            "prompt": hashlib.sha256((system_prompt or "").encode()).hexdigest()[:16],
+            **offered,
             "operator_models": models,
         }
+
+    def _policy_identity(self) -> str:
+        if not self.is_endpoint:
+            return self.checkpoint()
+        return "endpoint" if self.model else (self.policy or "").rstrip("/")
 
 
 class Comparison(BaseModel):
