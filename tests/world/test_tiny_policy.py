@@ -31,6 +31,7 @@ from workflow_r1.world.world import Question, World
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tiny_policy, "DEMONSTRATIONS", 40)
+    monkeypatch.setattr(tiny_policy, "FINGERPRINTED", 40)
 
 
 def test_the_policy_is_an_ordinary_checkpoint(world: World, tmp_path: Path, quick: None) -> None:
@@ -43,13 +44,17 @@ def test_the_policy_is_an_ordinary_checkpoint(world: World, tmp_path: Path, quic
     assert 0.5e6 < model.num_parameters() < 1.5e6
 
 
-def test_a_policy_is_made_once_for_all_that_it_follows_from(world: World, tmp_path: Path, quick: None) -> None:
+def test_a_policy_is_made_once_for_all_that_it_follows_from(
+    world: World, tmp_path: Path, quick: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = ensure_tiny_policy(world, tmp_path)
     made = (path / "model.safetensors").stat().st_mtime_ns
     assert ensure_tiny_policy(World.build(seed=1), tmp_path) == path
     assert (path / "model.safetensors").stat().st_mtime_ns == made
     assert ensure_tiny_policy(world, tmp_path, seed=1) != path
     assert ensure_tiny_policy(World.build(seed=2), tmp_path) != path
+    monkeypatch.setattr("workflow_r1.rollout.render_observation", repr)  # far below, and heard of in no list
+    assert ensure_tiny_policy(world, tmp_path) != path
 
 
 def test_an_interrupted_cold_start_leaves_nothing_to_be_mistaken_for_a_policy(
@@ -150,9 +155,10 @@ def carrying_out(path: Path, world: World) -> float:
 
 @pytest.mark.slow
 def test_the_cold_started_policy_has_the_habits_of_the_demonstrations(world: World) -> None:
-    started = time.process_time()
+    started, cached = time.process_time(), set(cache_dir().glob("tiny-policy-*"))
     path = ensure_tiny_policy(world, cache_dir(), seed=1)  # the launcher's default, and where the launcher finds it
-    assert time.process_time() - started < 2 * 180  # CPU seconds: three minutes on two cores
+    if path not in cached:  # made by this test, as on any new machine
+        assert time.process_time() - started < 180  # it works on one thread, so these are seconds of a quiet machine
 
     questions = random.Random(0).sample(world.split(train=1024, validation=128)[1], 128)
     torch.manual_seed(0)

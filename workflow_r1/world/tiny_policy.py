@@ -10,7 +10,6 @@ import random
 import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from types import ModuleType
 
 import torch
 import transformers
@@ -19,30 +18,16 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch.nn.functional import cross_entropy
 from transformers import GenerationConfig, PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
-from workflow_r1 import protocol
-from workflow_r1.operators import builtin
-from workflow_r1.world import brain, demonstrations, in_process, language, scripted, simulated_llm, tokenizer, world
+from workflow_r1.world import demonstrations, tokenizer
 from workflow_r1.world.demonstrations import Demonstration, demonstrate, tokenise
 from workflow_r1.world.tokenizer import build_tokenizer
 from workflow_r1.world.world import World
 
 DEMONSTRATIONS = 16_000
+FINGERPRINTED = 500
 TOKENS_PER_STEP = 1_024
 PEAK_LR = 3e-3
 Z_LOSS = 1e-4  # keeps the logits' normaliser near 0 (PaLM, arXiv 2204.02311, section 5), where float32 is finest
-_SOURCES: tuple[ModuleType, ...] = (
-    protocol,
-    builtin,
-    brain,
-    demonstrations,
-    in_process,
-    language,
-    scripted,
-    simulated_llm,
-    tokenizer,
-    world,
-)
-
 Sample = tuple[list[int], list[int]]
 
 
@@ -50,7 +35,7 @@ def ensure_tiny_policy(world: World, cache_dir: Path, seed: int = 0) -> Path:
     """The directory of the cold-started policy for `world`, made now or found in `cache_dir`.
 
     It is an ordinary Hugging Face checkpoint: config.json, model.safetensors, tokenizer with chat template,
-    generation_config.json. Everything that it follows from names its directory, so a stale one is never found.
+    generation_config.json. What it follows from names its directory, so that a stale one is not found.
     """
     path = cache_dir / f"tiny-policy-{_fingerprint(world, seed)}"
     cache_dir.mkdir(parents=True, exist_ok=True)
@@ -131,7 +116,7 @@ def train(model: Qwen3ForCausalLM, samples: Sequence[Sample], seed: int) -> None
     columns = TextColumn("cold start"), BarColumn(), TextColumn("{task.fields[state]}"), TimeRemainingColumn()
     with Progress(*columns) as progress:
         if not progress.console.is_terminal:  # where no bar can be drawn
-            progress.console.print(f"cold start: {len(samples):,} demonstrations, two to three minutes")
+            progress.console.print(f"cold start: {len(samples):,} demonstrations, a few minutes")
         task = progress.add_task("", total=len(batches), state="")
         for batch in batches:
             ids, mask = _pad([ids for ids, _ in batch], 0), _pad([mask for _, mask in batch], 0).bool()
@@ -174,8 +159,11 @@ def _pad(rows: Sequence[Sequence[int]], value: int) -> torch.Tensor:
 
 
 def _fingerprint(world: World, seed: int) -> str:
+    """Of the code that makes a policy, and of what its first demonstrations say: they show a change anywhere below."""
     digest = hashlib.sha256(f"{world.seed} {seed} {torch.__version__} {transformers.__version__}".encode())
-    for source in (*_SOURCES, inspect.getmodule(_fingerprint)):
-        assert source is not None
-        digest.update(inspect.getsource(source).encode())
+    for module in (inspect.getmodule(_fingerprint), demonstrations, tokenizer):
+        assert module is not None
+        digest.update(inspect.getsource(module).encode())
+    for demonstration in demonstrate(world, FINGERPRINTED):
+        digest.update(repr(demonstration).encode())
     return digest.hexdigest()[:16]
