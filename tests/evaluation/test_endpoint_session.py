@@ -1,6 +1,7 @@
 """A policy behind chat completions writes the turns that it writes on training's servers."""
 
 import pytest
+from fastapi import Response
 from scripted_endpoint import MODEL, error
 
 from workflow_r1.evaluation.endpoint import Completion, PolicyEndpoint
@@ -131,9 +132,19 @@ async def test_a_response_that_is_used_up_takes_no_observation(policy: RunningSe
     await endpoint.aclose()
 
 
-async def test_a_conversation_that_outgrows_the_context_ends_incomplete(policy: RunningServer, world: World) -> None:
+@pytest.mark.parametrize(
+    "message",
+    [
+        "This model's maximum context length is 64 tokens.",
+        "Input exceeds the context window of this model.",
+        "prompt is too long: 70 tokens > 64 maximum",
+    ],
+)
+async def test_a_conversation_that_outgrows_the_context_ends_incomplete(
+    message: str, policy: RunningServer, world: World
+) -> None:
     def too_long(body: dict) -> object:
-        return error(400, "This model's maximum context length is 64 tokens.") if len(body["messages"]) > 1 else None
+        return error(400, message) if len(body["messages"]) > 1 else None
 
     endpoint = await connected(policy)
     policy.endpoint.fail = too_long
@@ -143,7 +154,7 @@ async def test_a_conversation_that_outgrows_the_context_ends_incomplete(policy: 
     turn = await session.take_turn(1)
     assert (turn.text, turn.complete) == ("", False)
 
-    policy.endpoint.fail = lambda body: error(400, "This model's maximum context length is 64 tokens.")
+    policy.endpoint.fail = lambda body: error(400, message)
     session = EndpointSession(endpoint, [{"role": "user", "content": question(world)}], Sampling())
     with pytest.raises(PolicyEndpointError, match="Lower --max-response-tokens") as raised:
         await session.take_turn(1)
@@ -161,7 +172,7 @@ async def test_the_only_model_needs_no_name(policy: RunningServer) -> None:
     ("status", "message", "sentence"),
     [
         (401, "bad key sk-secret", "refused the key (401): set POLICY_API_KEY to a key that it accepts."),
-        (404, "no such model", "does not serve the model 'scripted-policy' (404: no such model)"),
+        (404, "no such model", "does not serve the model 'scripted-policy': check the address and the model's name ("),
         (400, "not with sk-secret", "answered 400: not with ***."),
     ],
 )
@@ -176,6 +187,14 @@ async def test_what_is_wrong_with_an_endpoint_is_one_sentence_without_the_key(
     while seen is not None:
         assert "sk-secret" not in f"{seen!r} {vars(seen)}"
         seen = seen.__context__
+
+
+@pytest.mark.parametrize("content", ["<html>sign in</html>", '{"choices": []}', '{"choices": null}', "[]", "{"])
+@pytest.mark.parametrize("media_type", ["application/json", "text/html"])
+async def test_what_is_no_reply_is_called_so(content: str, media_type: str, policy: RunningServer) -> None:
+    policy.endpoint.fail = lambda body: Response(content, media_type=media_type)
+    with pytest.raises(PolicyEndpointError, match=r"/v1 sent something that is not a reply\."):
+        await connected(policy)
 
 
 async def test_an_endpoint_that_is_not_there_is_one_sentence(world: World) -> None:

@@ -3,20 +3,25 @@
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from json import JSONDecodeError
 from typing import Any
 
 import openai
 from openai import AsyncOpenAI, DefaultAioHttpClient
 from openai.types.chat import ChatCompletion
+from pydantic import SecretStr
 
 from workflow_r1.evaluation.errors import ContextLengthError, PolicyEndpointError
+from workflow_r1.operators.errors import PromptTooLongError
+from workflow_r1.operators.faults import MalformedReplyError, Wording, request_fault, status_fault
 
 Message = dict[str, str]
 
 API_KEY_VARIABLE = "POLICY_API_KEY"
 _TIMEOUT = 600.0  # seconds; a long turn of a large model on a busy server takes minutes
 _RETRIES = 6
-_EXCERPT_LENGTH = 200
+# The openai client validates nothing: what it makes of a web page fails when it is read.
+_MALFORMED = (JSONDecodeError, AttributeError, IndexError, TypeError)
 
 
 @dataclass(frozen=True)
@@ -57,10 +62,10 @@ class PolicyEndpoint:
         self.model = model
         self.context_length: int | None = None
         self.observation_role = "tool"
-        self._api_key = api_key or os.environ.get(API_KEY_VARIABLE) or "none"
+        self._api_key = SecretStr(api_key or os.environ.get(API_KEY_VARIABLE) or "")
         self._openai = AsyncOpenAI(
             base_url=self.base_url,
-            api_key=self._api_key,
+            api_key=self._api_key.get_secret_value() or "none",
             timeout=_TIMEOUT,
             max_retries=_RETRIES,
             http_client=DefaultAioHttpClient(timeout=_TIMEOUT),
@@ -114,51 +119,43 @@ class PolicyEndpoint:
         assert self.model is not None, "connect first"
         body = {"model": self.model, "messages": messages, **sampling}
         try:
-            # `chat.completions.create` walks the messages and their types first, which takes longer than all the rest.
-            completion = await self._openai.post("/chat/completions", cast_to=ChatCompletion, body=body)
-            choice, usage = completion.choices[0], completion.usage
-            return Completion(
-                text=choice.message.content or "",
-                finish_reason=choice.finish_reason,
-                stop_string=_stop_string(choice.finish_reason, choice.model_extra or {}),
-                prompt_tokens=usage.prompt_tokens if usage else 0,
-                completion_tokens=usage.completion_tokens if usage else 0,
-            )
+            # `chat.completions.create` would first walk through the messages by their type hints.
+            return _read(await self._openai.post("/chat/completions", cast_to=ChatCompletion, body=body))
         except Exception as error:
             fault = self._explained(error)
         raise fault
 
     def _explained(self, error: Exception) -> PolicyEndpointError:
-        where = f"The policy endpoint {self.base_url}"
-        if not isinstance(error, openai.APIStatusError):
-            if isinstance(error, openai.APIConnectionError):
-                return PolicyEndpointError(f"{where} cannot be reached: check the address, and that it is up.")
-            return PolicyEndpointError(
-                f"{where} dropped the connection, or sent something that is not an OpenAI reply."
-            )
-        status, said = error.status_code, self._excerpt(error)
-        if status in (401, 403):
-            said = f"{where} refused the key ({status}): set {API_KEY_VARIABLE} to a key that it accepts."
-            return PolicyEndpointError(said, status)
-        if status == 404:
-            said = (
-                f"{where} does not serve the model {self.model!r} (404{said}): check the address and the model's name."
-            )
-            return PolicyEndpointError(said, status)
-        too_long = error.code == "context_length_exceeded" or "context length" in said.lower()
-        kind = ContextLengthError if too_long else PolicyEndpointError
-        return kind(f"{where} answered {status}{said}.", status)
-
-    def _excerpt(self, error: openai.APIStatusError) -> str:
-        message = error.body.get("message") if isinstance(error.body, dict) else None
-        if not isinstance(message, str) or not message.strip():
-            return ""
-        # Some endpoints repeat the key in what they say about it.
-        message = " ".join(message.replace(self._api_key, "***").split()).rstrip(".")
-        return ": " + (message if len(message) <= _EXCERPT_LENGTH else message[:_EXCERPT_LENGTH] + "...")
+        wording = Wording(
+            service=f"The policy endpoint {self.base_url}",
+            url_setting="its address",
+            key_setting=API_KEY_VARIABLE,
+            secret=self._api_key,
+            model=f"does not serve the model {self.model!r}: check the address and the model's name",
+        )
+        if isinstance(error, openai.APIStatusError):
+            body = error.body if isinstance(error.body, dict) else {}
+            fault = status_fault(error.status_code, body, error.response.headers, wording)
+        elif isinstance(error, _MALFORMED):
+            fault = request_fault(MalformedReplyError(), wording)
+        else:
+            fault = request_fault(error, wording)
+        kind = ContextLengthError if isinstance(fault, PromptTooLongError) else PolicyEndpointError
+        return kind(str(fault), fault.status)
 
     async def aclose(self) -> None:
         await self._openai.close()
+
+
+def _read(completion: ChatCompletion) -> Completion:
+    choice, usage = completion.choices[0], completion.usage
+    return Completion(
+        text=choice.message.content or "",
+        finish_reason=choice.finish_reason,
+        stop_string=_stop_string(choice.finish_reason, choice.model_extra or {}),
+        prompt_tokens=usage.prompt_tokens if usage else 0,
+        completion_tokens=usage.completion_tokens if usage else 0,
+    )
 
 
 def _stop_string(finish_reason: str, extra: Mapping[str, Any]) -> str | None:
