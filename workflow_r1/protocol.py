@@ -128,3 +128,8 @@ def render_observation(outputs: Sequence[tuple[str, str]]) -> str:
         return f"<info>{outputs[0][1]}</info>"
     parts = [f"[{number}] {operator}: {text}" for number, (operator, text) in enumerate(outputs, start=1)]
     return "<info>" + "\n".join(parts) + "</info>"
+
+
+def read_observation(observation: str) -> str:
+    """What stands in an `<info>` message: the inverse of `render_observation` for one output."""
+    return observation.removeprefix("<info>").removesuffix("</info>")

@@ -8,14 +8,14 @@ from workflow_r1.reward import exact_match
 from workflow_r1.rollout import RolloutLimits, rollout
 from workflow_r1.trajectory import Trajectory
 from workflow_r1.world.in_process import InProcessPool
-from workflow_r1.world.scripted import BEHAVIOURS, ScriptedSession
+from workflow_r1.world.scripted import BEHAVIOURS, start_session
 from workflow_r1.world.server import SimulatedEndpoint, running_server
 from workflow_r1.world.simulated_llm import MODEL_NAME, SimulatedLLM
 from workflow_r1.world.world import Question, World
 
 
 async def execute(behaviour: str, question: Question, world: World, pool: OperatorPool) -> Trajectory:
-    session = ScriptedSession.start(BEHAVIOURS[behaviour], question.text, world, random.Random(question.text))
+    session = start_session(BEHAVIOURS[behaviour], question.text, world, random.Random(question.text))
     return await rollout(question.text, session, pool, RolloutLimits())
 
 
@@ -66,4 +66,4 @@ async def test_a_script_runs_over_http_as_in_process(world: World) -> None:
 
 def test_a_question_of_another_world_is_refused(world: World) -> None:
     with pytest.raises(ValueError, match="only questions of the embedded world"):
-        ScriptedSession.start(BEHAVIOURS["ask_once"], "how tall is Everest ?", world, random.Random(0))
+        start_session(BEHAVIOURS["ask_once"], "how tall is Everest ?", world, random.Random(0))

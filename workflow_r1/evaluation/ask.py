@@ -10,7 +10,7 @@ from rich.status import Status
 
 from workflow_r1.evaluation.summary import Prices
 from workflow_r1.evaluation.systems import Attempt, Policy
-from workflow_r1.protocol import parse_turn
+from workflow_r1.protocol import parse_turn, read_observation
 from workflow_r1.rollout import GeneratedTurn, PolicySession
 
 _INDENT = 11  # width of the column of labels
@@ -64,7 +64,7 @@ class _Watched:
         return generated
 
     async def observe(self, observation: str) -> bool:
-        _line(self.console, "  reads", observation.removeprefix("<info>").removesuffix("</info>"))
+        _line(self.console, "  reads", read_observation(observation))
         return await self.session.observe(observation)
 
 

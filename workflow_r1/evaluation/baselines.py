@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterable
 from workflow_r1.evaluation.statistics import most_frequent
 from workflow_r1.operators import OperatorPool, OperatorSpec, Sampling
 from workflow_r1.operators.builtin import AnswerGenerate
-from workflow_r1.protocol import neutralise
+from workflow_r1.protocol import neutralise, read_observation
 from workflow_r1.rollout import RolloutLimits, rollout
+from workflow_r1.scripted_session import Script, ScriptedSession
 from workflow_r1.trajectory import Trajectory
-from workflow_r1.world.scripted import Script, ScriptedSession
 
 Workflow = Callable[[str, random.Random], Script]
 
@@ -132,7 +132,7 @@ def _answer(observation: str) -> str:
 
 
 def _read(observation: str) -> str:
-    return observation.removeprefix("<info>").removesuffix("</info>").strip() or "(no reply)"
+    return read_observation(observation).strip() or "(no reply)"
 
 
 def _parts(observation: str, label: str) -> list[str]:

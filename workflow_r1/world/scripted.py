@@ -6,16 +6,14 @@ demonstrations that the tiny policy is cold-started on.
 
 import random
 import re
-from collections.abc import Callable, Generator
-from dataclasses import dataclass
+from collections.abc import Callable
 
-from workflow_r1.rollout import GeneratedTurn
+from workflow_r1.protocol import read_observation
+from workflow_r1.scripted_session import Script, ScriptedSession
 from workflow_r1.world.brain import UNKNOWN
 from workflow_r1.world.language import Query, parse_query
 from workflow_r1.world.world import World
 
-# Yields the texts of the turns and is sent the observations between them.
-Script = Generator[str, str, None]
 Behaviour = Callable[[Query, World, random.Random], Script]
 
 _CANDIDATE = re.compile(r"^\[Answer \d+\] (.+)$", re.MULTILINE)
@@ -58,32 +56,16 @@ BEHAVIOURS: dict[str, Behaviour] = {
 }
 
 
-@dataclass
-class ScriptedSession:
-    """A policy session, as `workflow_r1.rollout` takes it, that follows a script."""
+def start_session(behaviour: Behaviour, question: str, world: World, rng: random.Random) -> ScriptedSession:
+    """A session that works on `question` with `behaviour`.
 
-    script: Script
-    observation: str | None = None
-
-    @classmethod
-    def start(cls, behaviour: Behaviour, question: str, world: World, rng: random.Random) -> "ScriptedSession":
-        """Work on `question` with `behaviour`.
-
-        Raises:
-            ValueError: the question is not one of the world's.
-        """
-        query = parse_query(question)
-        if query is None:
-            raise ValueError(f"The scripted policies read only questions of the embedded world, not {question!r}.")
-        return cls(behaviour(query, world, rng))
-
-    async def take_turn(self, max_calls: int) -> GeneratedTurn:
-        text = next(self.script) if self.observation is None else self.script.send(self.observation)
-        return GeneratedTurn(text=text, tokens=(0, 0), complete=True, seconds=0.0)
-
-    async def observe(self, observation: str) -> bool:
-        self.observation = observation
-        return True
+    Raises:
+        ValueError: the question is not one of the world's.
+    """
+    query = parse_query(question)
+    if query is None:
+        raise ValueError(f"The scripted policies read only questions of the embedded world, not {question!r}.")
+    return ScriptedSession(behaviour(query, world, rng))
 
 
 def _call(think: str, operator: str, text: str) -> str:
@@ -95,4 +77,4 @@ def _answer(think: str, text: str) -> str:
 
 
 def _read(observation: str) -> str:
-    return observation.removeprefix("<info>").removesuffix("</info>").strip() or UNKNOWN
+    return read_observation(observation).strip() or UNKNOWN
