@@ -4,23 +4,21 @@ from pydantic import BaseModel, Field, ValidationError
 
 from workflow_r1.operators.faults import MalformedReplyError, Wording, status_fault
 from workflow_r1.operators.limiter import Admission
-from workflow_r1.operators.request import ChatRequest, Reply, Tally
+from workflow_r1.operators.request import ChatRequest, Reply
 from workflow_r1.operators.service import EndpointSettings
 from workflow_r1.operators.service_client import ServiceClient
 from workflow_r1.operators.settings import MAIN, key_variable
 
-__all__ = ["ChatClient", "ChatRequest", "Tally"]  # what a client of another kind needs too
-
 
 class ChatClient(ServiceClient):
-    """One endpoint's pooled connections, on aiohttp: with hundreds of calls at once httpx is several times slower.
+    """One endpoint's pooled connections, on aiohttp: httpx is slow with hundreds of calls at once.
 
     Args:
         name: the endpoint's name in the settings.
     """
 
     def __init__(self, endpoint: EndpointSettings, admission: Admission, name: str = MAIN) -> None:
-        from openai import AsyncOpenAI, DefaultAioHttpClient  # half a second to import
+        from openai import AsyncOpenAI, DefaultAioHttpClient  # slow to import
 
         super().__init__(endpoint, admission, _wording(endpoint, name))
         self._openai = AsyncOpenAI(
@@ -35,7 +33,7 @@ class ChatClient(ServiceClient):
         from openai import APIStatusError
 
         try:
-            # `chat.completions.create` would walk through the body by its type hints, for a quarter of the time.
+            # `chat.completions.create` would first walk through the body by its type hints.
             content = await self._openai.post("/chat/completions", body=request.body(), cast_to=str)
         except APIStatusError as error:
             body = error.body if isinstance(error.body, dict) else {}

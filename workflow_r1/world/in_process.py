@@ -3,27 +3,24 @@
 from collections.abc import Sequence
 
 from workflow_r1.operators import OperatorPool, OperatorSettings
-from workflow_r1.operators.client import ChatClient, ChatRequest, Tally
+from workflow_r1.operators.request import ChatRequest, Completes, Tally
 from workflow_r1.world.simulated_llm import MODEL_NAME, CompletionRequest, SimulatedLLM
 
 
 class InProcessPool(OperatorPool):
-    """An `OperatorPool` that asks `llm` directly, with seeds: the same calls have the same replies in any order.
-
-    Thousands of workflows a second can be executed with it.
-    """
+    """An `OperatorPool` that asks `llm` directly, with seeds: the same calls have the same replies in any order."""
 
     def __init__(self, llm: SimulatedLLM, operators: Sequence[str] | None = None):
         settings = OperatorSettings.from_env({}, base_url="http://in-process", api_key="none", model=MODEL_NAME, seed=0)
         super().__init__(settings, operators)
         self._in_process_client = _InProcessClient(llm)
 
-    def _client(self) -> ChatClient:
+    def _client(self) -> Completes:
         return self._in_process_client
 
 
-class _InProcessClient(ChatClient):
-    def __init__(self, llm: SimulatedLLM):  # opens no connection, so the parent's set-up has no place here
+class _InProcessClient:
+    def __init__(self, llm: SimulatedLLM):
         self._llm = llm
 
     async def complete(self, request: ChatRequest, tally: Tally) -> str:
