@@ -7,12 +7,12 @@ from typing import Any
 
 from workflow_r1.evaluation.endpoint import Completion, Message, PolicyEndpoint
 from workflow_r1.evaluation.errors import ContextLengthError, PolicyEndpointError
+from workflow_r1.operators.request import TEMPLATE_TOKENS, most_prompt_tokens
 from workflow_r1.protocol import STOP_STRINGS
 from workflow_r1.rollout import GeneratedTurn
 
 _OPEN_ACTION = re.compile(r"<(tool|answer)>(?!.*<(?:tool|answer)>)(?!.*</\1>)", re.DOTALL)
 _STOP = re.compile("|".join(map(re.escape, STOP_STRINGS)))
-_TEMPLATE_TOKENS = 32  # generous for what a chat template puts around one message
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class EndpointSession:
         self._first_prompt = 0  # tokens of the prompt before the first turn
         self._context = 0  # tokens up to the end of the last turn
         self._turns = 0
-        self._unread = sum(len(message["content"].encode()) + _TEMPLATE_TOKENS for message in messages)
+        self._unread = most_prompt_tokens(messages)
         self.prompt_tokens = 0
         self.completion_tokens = 0
 
@@ -106,8 +106,9 @@ class EndpointSession:
         """As `PolicySession.observe`."""
         if self._tokens_left <= 0:
             return False
-        self._messages.append({"role": self._endpoint.observation_role, "content": observation})
-        self._unread = len(observation.encode()) + 2 * _TEMPLATE_TOKENS
+        message = {"role": self._endpoint.observation_role, "content": observation}
+        self._messages.append(message)
+        self._unread = most_prompt_tokens([message]) + TEMPLATE_TOKENS  # of the turn before it, after its text
         return True
 
 

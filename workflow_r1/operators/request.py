@@ -7,7 +7,7 @@ from typing import Any, Protocol
 from workflow_r1.operators.settings import MAIN
 from workflow_r1.operators.spec import Message
 
-_TEMPLATE_TOKENS = 32  # generous for what a chat template puts around one message
+TEMPLATE_TOKENS = 32  # generous for what a chat template puts around one message
 
 
 @dataclass(frozen=True)
@@ -41,9 +41,13 @@ class ChatRequest:
 
     @property
     def most_tokens(self) -> int:
-        """A bound on prompt and completion together: no tokenizer makes more tokens than there are bytes."""
-        prompt = sum(len(message["content"].encode()) + _TEMPLATE_TOKENS for message in self.messages)
-        return prompt + self.max_tokens
+        """A bound on prompt and completion together."""
+        return most_prompt_tokens(self.messages) + self.max_tokens
+
+
+def most_prompt_tokens(messages: Sequence[Message]) -> int:
+    """A bound on the tokens of a prompt: no tokenizer makes more of them than there are bytes."""
+    return sum(len(message["content"].encode()) + TEMPLATE_TOKENS for message in messages)
 
 
 @dataclass
