@@ -7,9 +7,9 @@ from asyncio.subprocess import PIPE, STDOUT
 from collections.abc import Mapping
 from pathlib import Path
 
+from workflow_r1.checkpoints import last_step
 from workflow_r1.evaluation.errors import EvaluationError
 
-_LATEST = "latest_checkpointed_iteration.txt"  # verl's trainer keeps the last step's number there
 _SHARDED = "fsdp_config.json"
 
 
@@ -24,8 +24,8 @@ def find_checkpoint(path: Path) -> Path:
     """
     if not path.is_dir():
         raise EvaluationError(f"There is no folder {path}: name a checkpoint, an endpoint's URL, or a model id.")
-    if (path / _LATEST).is_file():
-        path = path / f"global_step_{(path / _LATEST).read_text().strip()}"
+    if step := last_step(path):
+        path = path / f"global_step_{step}"
     for folder in (path, path / "actor"):
         if (folder / _SHARDED).is_file():
             exported = folder / "huggingface"
