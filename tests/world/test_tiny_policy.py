@@ -14,7 +14,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from workflow_r1.launch.embedded import cache_dir
+from workflow_r1.cache_dir import cache_dir
 from workflow_r1.protocol import STOP_STRINGS
 from workflow_r1.reward import score_trajectory
 from workflow_r1.rollout import GeneratedTurn, RolloutLimits, rollout

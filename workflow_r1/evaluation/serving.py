@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from workflow_r1.cache_dir import cache_dir
 from workflow_r1.evaluation.errors import EvaluationError
 
 MODEL_NAME = "policy"
@@ -43,8 +44,7 @@ def machine_environment() -> dict[str, str]:
         return environ
     from workflow_r1.verl_plugin.cpu.environment import cpu_environment
 
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "workflow-r1"
-    return cpu_environment(cache, environ)
+    return cpu_environment(cache_dir(), environ)
 
 
 def is_cpu() -> bool:

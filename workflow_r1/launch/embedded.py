@@ -1,6 +1,5 @@
 """The embedded world of a run: its data, the simulated endpoint, and its cold-started policy."""
 
-import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,6 +8,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
+from workflow_r1.cache_dir import cache_dir
 from workflow_r1.launch.recipe import LaunchError
 from workflow_r1.world.server import SimulatedEndpoint, running_server
 from workflow_r1.world.simulated_llm import MODEL_NAME, SimulatedLLM
@@ -22,11 +22,6 @@ class EmbeddedWorld:
 
     overrides: list[str]
     environ: dict[str, str]
-
-
-def cache_dir() -> Path:
-    """Where what is slow to make is kept between runs: `$XDG_CACHE_HOME/workflow-r1`."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "workflow-r1"
 
 
 @contextmanager

@@ -12,8 +12,10 @@ import torch
 from omegaconf import DictConfig
 from rich.console import Console
 
+from workflow_r1.cache_dir import cache_dir
+from workflow_r1.checkpoints import last_step
 from workflow_r1.launch import preflight
-from workflow_r1.launch.embedded import cache_dir, embedded_policy, embedded_world
+from workflow_r1.launch.embedded import embedded_policy, embedded_world
 from workflow_r1.launch.progress import follow
 from workflow_r1.launch.recipe import EMBEDDED, REFERENCE, LaunchError, compose_recipe, total_steps
 from workflow_r1.launch.report import RunReport, print_report
@@ -104,7 +106,7 @@ def _run(
     environ: Mapping[str, str],
     output_dir: Path,
 ) -> int:
-    steps, done = total_steps(config), last_checkpoint(output_dir)
+    steps, done = total_steps(config), last_step(output_dir)
     log, trajectory_dir = output_dir / "train.log", config.trainer.v1.sampler.sampler_kwargs.trajectory_dir
     report = RunReport(
         output_dir,
@@ -125,7 +127,7 @@ def _run(
     try:
         follow(console, Path(environ["VERL_FILE_LOGGER_PATH"]), log, log_start, steps, lambda: trainer.running)
     except KeyboardInterrupt:
-        console.print(f"Interrupted: stopping. The same command resumes from step {last_checkpoint(output_dir)}.")
+        console.print(f"Interrupted: stopping. The same command resumes from step {last_step(output_dir)}.")
         return 130
     finally:
         with _uninterrupted(), console.status("stopping the trainer and its servers"):
@@ -136,7 +138,7 @@ def _run(
     print_report(console, report)
     if error:
         raise LaunchError(
-            f"Stopped, with step {last_checkpoint(output_dir)} saved: {error.partition(_STOPPED)[2]} "
+            f"Stopped, with step {last_step(output_dir)} saved: {error.partition(_STOPPED)[2]} "
             "The same command resumes from there."
         )
     return 0
@@ -151,12 +153,6 @@ def _uninterrupted() -> Iterator[None]:
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
-
-
-def last_checkpoint(output_dir: Path) -> int:
-    """The step of the newest complete checkpoint, 0 if there is none; verl writes this file last."""
-    marker = output_dir / "latest_checkpointed_iteration.txt"
-    return int(marker.read_text()) if marker.exists() else 0
 
 
 def last_error(log: Path, start: int = 0) -> str:

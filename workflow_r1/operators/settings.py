@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError, field_validator
 
+from workflow_r1.cache_dir import cache_dir
 from workflow_r1.operators.errors import OperatorConfigError
 from workflow_r1.operators.limiter import Limits
 from workflow_r1.operators.service import EndpointSettings, SearchSettings, ServiceSettings
@@ -22,7 +23,7 @@ _ENVIRONMENT = {
 
 
 def _default_cache_dir() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "workflow-r1" / "operators"
+    return cache_dir() / "operators"
 
 
 class OperatorSettings(EndpointSettings):
