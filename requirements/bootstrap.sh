@@ -1,4 +1,5 @@
-# Sourced by train.sh and tests/run.sh: leaves in $PYTHON an interpreter that has all that this project needs.
+# Sourced by train.sh and tests/run.sh: leaves in $PYTHON an interpreter that has all that this project needs. Run by
+# itself, `bash requirements/bootstrap.sh`, it only installs.
 #
 # The active environment is used if it has every pin of the requirements file and this package; otherwise .venv, made
 # and filled on the first run. A second run installs nothing.
@@ -15,8 +16,8 @@ else
 fi
 REQUIREMENTS=requirements/$HARDWARE.txt
 
-supported() { # is $1 a Python that verl 0.9.1 supports?
-  "$1" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null
+supported() { # is $1 a Python that verl 0.9.1 and every pinned release support?
+  "$1" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null
 }
 
 ready() { # does $1 have every requirement, in its version, and this package?
@@ -25,31 +26,30 @@ ready() { # does $1 have every requirement, in its version, and this package?
 
 find_python() {
   local candidate
-  for candidate in python3 python3.12 python3.11 python3.10 python; do
+  for candidate in python3 python3.12 python3.11 python; do
     if command -v "$candidate" >/dev/null && supported "$candidate"; then
       echo "$candidate"
       return
     fi
   done
-  fail "no Python from 3.10 to 3.12 found (verl 0.9.1 supports no other): install one, for example python3.12, and run this again"
+  fail "no Python 3.11 or 3.12 found (verl 0.9.1 takes 3.10 to 3.12, and releases pinned in $REQUIREMENTS need 3.11): install one, for example python3.12, and run this again"
 }
 
 install() { # fill .venv
   local python
   python=$(find_python) || exit 1
-  if [ "$HARDWARE" = cpu ]; then
-    command -v c++ >/dev/null || command -v g++ >/dev/null ||
-      fail "no C++ compiler found (vLLM compiles its CPU sampler with one): install g++, for example with 'apt-get install g++', and run this again"
-  fi
-  echo "Installing $(grep -c '==' "$REQUIREMENTS") packages from $REQUIREMENTS into .venv (once; a few minutes)"
-  [ -x .venv/bin/python ] && supported .venv/bin/python || "$python" -m venv --clear .venv ||
+  command -v c++ >/dev/null || command -v g++ >/dev/null ||
+    fail "no C++ compiler found (vLLM compiles its CPU sampler with one, and flash-attn is built with one): install g++, for example with 'apt-get install g++', and run this again"
+  echo "Installing $REQUIREMENTS into .venv (once; a few minutes)"
+  supported .venv/bin/python && .venv/bin/python -m pip --version >/dev/null 2>&1 || "$python" -m venv --clear .venv ||
     fail "could not make a virtual environment: install Python's venv module (Debian: apt-get install python3-venv)"
   if [ "$HARDWARE" = cpu ]; then
     .venv/bin/python -m pip install --disable-pip-version-check --no-deps -r "$REQUIREMENTS" || fail "pip could not install $REQUIREMENTS; its message is above"
   else
-    grep -v '^flash-attn' "$REQUIREMENTS" | .venv/bin/python -m pip install --disable-pip-version-check -r /dev/stdin &&
-      grep '^flash-attn' "$REQUIREMENTS" | .venv/bin/python -m pip install --disable-pip-version-check --no-build-isolation -r /dev/stdin ||
+    grep -v '^flash-attn' "$REQUIREMENTS" | .venv/bin/python -m pip install --disable-pip-version-check -r /dev/stdin ||
       fail "pip could not install $REQUIREMENTS; its message is above"
+    grep '^flash-attn' "$REQUIREMENTS" | PATH=$PWD/.venv/bin:$PATH .venv/bin/python -m pip install --disable-pip-version-check --no-build-isolation -r /dev/stdin ||
+      fail "pip could not build flash-attn, which takes the nvcc of CUDA 13; its message is above"
   fi
   .venv/bin/python -m pip install --disable-pip-version-check --quiet --no-deps --editable . || fail "pip could not install this package; its message is above"
   .venv/bin/python -c 'import torch' ||
@@ -59,6 +59,7 @@ install() { # fill .venv
 if supported python3 && ready python3; then
   PYTHON=$(command -v python3)
 else
-  { [ -x .venv/bin/python ] && ready .venv/bin/python; } || install
+  ready .venv/bin/python || install
   PYTHON=$PWD/.venv/bin/python
+  export PATH=$PWD/.venv/bin:$PATH # ninja is there, for what vLLM compiles as it starts
 fi
