@@ -1,8 +1,11 @@
 """The recipes compose over verl's tree, pass verl's own validation, and unknown overrides are named."""
 
+from pathlib import Path
+
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import verl
 from verl.trainer.ppo.utils import need_critic, need_reference_policy
 from verl.utils.config import omega_conf_to_dataclass, validate_config
 
@@ -76,3 +79,10 @@ def test_an_override_that_cannot_work_gets_one_sentence(override, message):
         compose_recipe(EMBEDDED, [override])
     assert message in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_a_plain_installation_is_told_to_use_the_repository(monkeypatch):
+    """There the package is beside verl, whose own recipes are what it finds."""
+    monkeypatch.setattr("workflow_r1.launch.recipe.CONFIG_DIR", Path(verl.__file__).parent / "trainer" / "config")
+    with pytest.raises(LaunchError, match=r"Training needs the repository.*train\.sh"):
+        compose_recipe(EMBEDDED, [])
