@@ -8,6 +8,7 @@ from workflow_r1.protocol import (
     OperatorCall,
     neutralise,
     parse_turn,
+    read_observation,
     render_observation,
 )
 
@@ -125,4 +126,5 @@ def test_ordinary_text_and_operator_fields_are_left_alone():
 
 def test_an_observation_names_the_operators_only_where_there_are_several():
     assert render_observation([("A", "x")]) == "<info>x</info>"
+    assert read_observation(render_observation([("A", "x")])) == "x"
     assert render_observation([("A", "x"), ("B", "y")]) == "<info>[1] A: x\n[2] B: y</info>"

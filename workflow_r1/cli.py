@@ -8,6 +8,7 @@ import typer
 from workflow_r1.data.commands import prepare, validate
 from workflow_r1.evaluation.commands import ask, compare, eval_
 from workflow_r1.operators.commands import operators_app
+from workflow_r1.terminal import fail
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Train and use policies that build workflows.")
 world_app = typer.Typer(no_args_is_help=True, help="The embedded world: a simulated operator LLM that knows it.")
@@ -36,7 +37,7 @@ def train(
     try:
         sys.exit(run(context.args, recipe))
     except LaunchError as error:
-        _fail(str(error))
+        fail(error)
     except KeyboardInterrupt:
         sys.exit(130)
 
@@ -61,12 +62,7 @@ def serve(
     try:
         run(endpoint, host=host, port=port, announce=lambda url: typer.echo(f"{MODEL_NAME} (a simulation) at {url}"))
     except OSError as error:
-        _fail(error.strerror or str(error))
-
-
-def _fail(message: str) -> None:
-    typer.secho(f"error: {message}", err=True, fg=typer.colors.RED)
-    sys.exit(1)
+        fail(error.strerror or error)
 
 
 if __name__ == "__main__":

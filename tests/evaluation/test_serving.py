@@ -125,7 +125,7 @@ asyncio.run(main())
 """
     evaluation = subprocess.Popen([sys.executable, "-c", program])
     parent = psutil.Process(evaluation.pid)
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     while not (servers := parent.children()) and time.monotonic() < deadline:
         time.sleep(0.02)
     evaluation.send_signal(signal.SIGKILL)

@@ -60,7 +60,7 @@ async def test_no_call_is_lost_to_a_bad_endpoint_and_its_outage(endpoint, make_p
         return await behaviour(request, body)
 
     endpoint.behaviour = bad
-    pool = make_pool(attempt_timeout=0.3, breaker_cooldown=0.05, max_concurrency=20, max_retries=20)
+    pool = make_pool(attempt_timeout=1.0, breaker_cooldown=0.05, max_concurrency=20, max_retries=20)
 
     async def trajectory(number: int) -> list[str]:
         return [(await pool.call("AnswerGenerate", f"{number} {turn}", f"{number}")).text for turn in range(4)]

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from workflow_r1.data.sampling import Mix
+from workflow_r1.terminal import fail
 
 if TYPE_CHECKING:
     from workflow_r1.data.card import Card
@@ -95,7 +96,7 @@ def prepare(
             tokenizer,
         )
     except (DataError, OperatorConfigError, PromptError) as error:
-        _fail(str(error))
+        fail(error)
     else:
         _show(card, local_dir)
 
@@ -127,7 +128,7 @@ def validate(
         files = [file for each in opened for split in each.splits.values() for file in split]
         report = validate_examples(read_examples(files))
     except DataError as error:
-        _fail(str(error))
+        fail(error)
     for data_source, count in sorted(report.rows.items()):
         faulty = sum(fault.example.data_source == data_source for fault in report.faults)
         typer.echo(f"{data_source}: {count - faulty:,} of {count:,} rows earn the full reward with their gold answers")
@@ -163,8 +164,3 @@ def _show(card: "Card", local_dir: Path) -> None:
     for split, texts in card.tokens.items():
         typer.echo(f"{split} prompts: {texts['prompt']['median']} tokens (median), {texts['prompt']['max']} (longest)")
     typer.echo(f"Data card: {local_dir / 'README.md'} and card.json")
-
-
-def _fail(message: str) -> None:
-    typer.secho(f"error: {message}", err=True, fg=typer.colors.RED)
-    raise typer.Exit(1)

@@ -27,6 +27,7 @@ from workflow_r1.evaluation.options import (
     TopPOption,
     settings_values,
 )
+from workflow_r1.terminal import fail
 
 T = TypeVar("T")
 
@@ -217,8 +218,7 @@ def _guarded(run: "Callable[[], T]") -> T:
     try:
         return run()
     except (EvaluationError, DataError, OperatorConfigError, OperatorEndpointError, PromptError) as error:
-        typer.secho(f"error: {error}", err=True, fg=typer.colors.RED)
-        raise typer.Exit(1) from None
+        fail(error)
     except KeyboardInterrupt:
         typer.secho("Stopped. An evaluation keeps its results: the same command goes on from here.", err=True)
         raise typer.Exit(130) from None

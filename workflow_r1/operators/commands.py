@@ -4,7 +4,7 @@ import asyncio
 import sys
 from collections.abc import Coroutine
 from pathlib import Path
-from typing import Annotated, Any, NoReturn, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import typer
 from rich.console import Console
@@ -16,6 +16,7 @@ from workflow_r1.operators.ledger import read_ledger
 from workflow_r1.operators.pool import OperatorPool
 from workflow_r1.operators.registry import select_operators
 from workflow_r1.operators.usage import usage_table
+from workflow_r1.terminal import fail
 
 T = TypeVar("T")
 
@@ -40,7 +41,7 @@ def list_(module: ModuleOption = None) -> None:
     try:
         specs = select_operators(None, module or (), search=True)
     except OperatorConfigError as error:
-        _fail(error)
+        fail(error)
     for spec in specs.values():
         table.add_row(spec.name, spec.input_form, spec.use_when)
     Console(highlight=False).print(table)
@@ -60,7 +61,7 @@ def call(
         async with pool:
             result = await pool.call(name, text)
         if result.failed or result.rejected:
-            _fail(result.error or result.text)
+            fail(result.error or result.text)
         typer.echo(result.text)
         took = f"{result.seconds:.2f} s, {result.requests} request(s), {result.cache_hits} from the cache, "
         took += f"{result.prompt_tokens} + {result.completion_tokens} tokens"
@@ -91,7 +92,7 @@ def index(
     try:
         count = index_passages(passages, folder, progress=sys.stderr.isatty())
     except OperatorConfigError as error:
-        _fail(error)
+        fail(error)
     typer.echo(f"{count} passages in {folder}; use it with workflow_r1.operators.search.index={folder}")
 
 
@@ -99,27 +100,22 @@ def index(
 def usage(ledger: Annotated[Path, typer.Argument(help="The ledger.json of a run.")]) -> None:
     """Show what a run has spent on its operators so far."""
     if not ledger.is_file():
-        _fail(f"There is no ledger at {ledger}: a run keeps it in the operators folder of its output.")
+        fail(f"There is no ledger at {ledger}: a run keeps it in the operators folder of its output.")
     try:
         Console(highlight=False).print(usage_table(read_ledger(ledger)))
     except OperatorConfigError as error:
-        _fail(error)
+        fail(error)
 
 
 def _pool(names: list[str] | None, modules: list[str] | None, index: Path | None) -> OperatorPool:
     try:
         return OperatorPool.from_env(None, names, modules or (), search={"index": index})
     except OperatorConfigError as error:
-        _fail(error)
+        fail(error)
 
 
 def _run(work: Coroutine[Any, Any, T]) -> T:
     try:
         return asyncio.run(work)
     except (OperatorConfigError, OperatorEndpointError) as error:
-        _fail(error)
-
-
-def _fail(message: object) -> NoReturn:
-    typer.secho(f"error: {message}", err=True, fg=typer.colors.RED)
-    raise typer.Exit(1)
+        fail(error)

@@ -14,9 +14,10 @@ from typing import Any
 
 from workflow_r1.protocol import STOP_STRINGS
 from workflow_r1.rollout import RolloutLimits, rollout
+from workflow_r1.scripted_session import Script, ScriptedSession
 from workflow_r1.world.in_process import InProcessPool
 from workflow_r1.world.language import Query
-from workflow_r1.world.scripted import BEHAVIOURS, Behaviour, Script, ScriptedSession
+from workflow_r1.world.scripted import BEHAVIOURS, Behaviour
 from workflow_r1.world.simulated_llm import SimulatedLLM
 from workflow_r1.world.world import World
 
