@@ -3,12 +3,13 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from workflow_r1.launch.preflight import check_plugin
 from workflow_r1.launch.recipe import LaunchError
-from workflow_r1.verl_plugin.check import missing_registrations
+from workflow_r1.verl_plugin import REGISTRATIONS
 
 
 def python(code: str, **environ: str) -> str:
@@ -30,8 +31,34 @@ def test_importing_verl_imports_nothing_of_ours_but_the_entry_point():
     assert loaded.split() == ["workflow_r1", "workflow_r1.verl_plugin"]
 
 
+@pytest.mark.slow
 def test_everything_is_registered_once_verls_registries_are_imported():
-    assert missing_registrations() == []
+    """The process names nothing of ours: what is registered, verl's entry point and its imports have registered."""
+    registered = python(
+        "import verl\n"
+        f"import {', '.join(REGISTRATIONS)}\n"
+        "from verl.experimental.agent_loop.agent_loop import _agent_loop_registry\n"
+        "from verl.experimental.reward_loop.reward_manager.registry import REWARD_MANAGER\n"
+        "from verl.trainer.ppo.core_algos import ADV_ESTIMATOR_REGISTRY, POLICY_LOSS_REGISTRY\n"
+        "from verl.trainer.ppo.v1.trainer_base import TRAINER_REGISTRY\n"
+        "print(_agent_loop_registry['workflow_r1_agent_loop']['_target_'])\n"
+        "ours = REWARD_MANAGER['workflow_r1'], ADV_ESTIMATOR_REGISTRY['gsspo'], POLICY_LOSS_REGISTRY['gsspo']\n"
+        "for one in (*ours, TRAINER_REGISTRY['workflow_r1']):\n"
+        "    print(f'{one.__module__}.{one.__name__}')\n"
+    )
+    assert registered.split() == [
+        "workflow_r1.verl_plugin.agent_loop.WorkflowAgentLoop",
+        "workflow_r1.verl_plugin.reward_manager.WorkflowRewardManager",
+        "workflow_r1.verl_plugin.gsspo_loss.compute_gsspo_advantage",
+        "workflow_r1.verl_plugin.gsspo_loss.compute_policy_loss_gsspo",
+        "workflow_r1.verl_plugin.trainer.WorkflowTrainer",
+    ]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("module", ["session", "agent_loop"])
+def test_a_module_can_be_imported_before_verls_that_imports_it(module):
+    assert python(f"import workflow_r1.verl_plugin.{module}; print('imported')") == "imported"
 
 
 @pytest.mark.slow
@@ -43,6 +70,16 @@ def test_the_launcher_finds_the_plugin_loaded():
 def test_a_plugin_that_verl_did_not_load_stops_the_launch_with_one_sentence():
     with pytest.raises(LaunchError, match=r"did not load the Workflow-R1 plug-in \(its entry point was not loaded\)"):
         check_plugin({**os.environ, "VERL_USE_EXTERNAL_PLUGINS": "none"})
+
+
+@pytest.mark.slow
+def test_a_registration_that_is_missing_stops_the_launch_by_its_name(tmp_path: Path):
+    # Python runs this file at its start: there is a module of the reward manager's name, and it registers nothing.
+    empty = "import sys, types\nsys.modules['workflow_r1.verl_plugin.reward_manager'] = types.ModuleType('empty')\n"
+    (tmp_path / "sitecustomize.py").write_text(empty)
+    path = os.pathsep.join(filter(None, [str(tmp_path), os.environ.get("PYTHONPATH")]))
+    with pytest.raises(LaunchError, match=r"plug-in \(not registered: reward manager workflow_r1\): reinstall it"):
+        check_plugin({**os.environ, "PYTHONPATH": path})
 
 
 @pytest.mark.slow

@@ -2,13 +2,14 @@
 
 import time
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
-
-from verl.experimental.agent_loop.agent_loop import AgentLoopBase
 
 from workflow_r1.protocol import STOP_STRINGS
 from workflow_r1.rollout import GeneratedTurn
+
+if TYPE_CHECKING:  # importing verl's module imports our agent loop, and that this one
+    from verl.experimental.agent_loop.agent_loop import AgentLoopBase
 
 
 class VerlSession:
@@ -23,7 +24,7 @@ class VerlSession:
         extra_fields: what verl's server reports of the weights that generated the tokens.
     """
 
-    def __init__(self, loop: AgentLoopBase, messages: list[dict], sampling_params: dict[str, Any], priority: int):
+    def __init__(self, loop: "AgentLoopBase", messages: list[dict], sampling_params: dict[str, Any], priority: int):
         self._loop = loop
         self.tokenizer: Any = loop.tokenizer
         self._messages = messages
