@@ -1,0 +1,94 @@
+"""The agent loop as verl builds it from the configuration, and what it hands to the trainer."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import hydra
+import pytest
+from support.qwen_like_tokenizer import qwen_like_tokenizer
+from support.sessions import new_session, play, response_ids
+from verl.experimental.agent_loop.agent_loop import DictConfigWrap, ToolListWrap, _agent_loop_registry
+from verl.utils.dataset.rl_dataset import RLHFDataset
+
+from workflow_r1.launch.recipe import EMBEDDED, REFERENCE, compose_recipe
+from workflow_r1.rollout import RolloutLimits
+from workflow_r1.trajectory import EndedBy, Trajectory, Turn
+from workflow_r1.verl_plugin.agent_loop import WorkflowAgentLoop
+
+MULTI_TURN = "actor_rollout_ref.rollout.multi_turn"
+
+
+async def built_by_verl(recipe: str, overrides: Sequence[str] = ()) -> Any:
+    """The recipe's default agent loop, put together as `AgentLoopWorker._run_agent_loop` does it."""
+    config = compose_recipe(recipe, overrides)
+    return hydra.utils.instantiate(
+        config=_agent_loop_registry[config.actor_rollout_ref.rollout.agent.default_agent_loop],
+        trainer_config=DictConfigWrap(config=config),
+        server_manager=None,
+        tokenizer=qwen_like_tokenizer(),
+        processor=None,
+        hf_model_type="qwen2",
+        dataset_cls=RLHFDataset,
+        data_config=DictConfigWrap(config.data),
+        tools=ToolListWrap([]),
+    )
+
+
+async def test_the_recipes_limits_are_the_rollouts():
+    loop = await built_by_verl(REFERENCE)
+    assert type(loop) is WorkflowAgentLoop
+    assert loop.limits == RolloutLimits(max_turns=21, max_calls=20, max_observation_length=1024)
+    embedded = await built_by_verl(EMBEDDED)
+    assert embedded.limits == RolloutLimits(max_turns=8, max_calls=8, max_observation_length=64)
+
+
+async def test_every_limit_is_a_setting():
+    settings = [
+        f"{MULTI_TURN}.max_assistant_turns=7",
+        f"{MULTI_TURN}.max_parallel_calls=3",
+        f"{MULTI_TURN}.max_tool_response_length=77",
+        f"{MULTI_TURN}.tool_response_truncate_side=left",
+        "workflow_r1.max_calls=4",
+        "workflow_r1.max_malformed_turns=0",
+        "workflow_r1.keep_failed=true",
+    ]
+    assert (await built_by_verl(REFERENCE, settings)).limits == RolloutLimits(
+        max_turns=7,
+        max_calls=4,
+        max_parallel_calls=3,
+        max_malformed_turns=0,
+        max_observation_length=77,
+        truncate_side="left",
+        keep_failed=True,
+    )
+    assert len(settings) == len(RolloutLimits.model_fields)
+
+
+CALL = "<think>who?</think><tool>AnswerGenerate: who directed Velmora ?</tool>"
+ANSWER = "<think>so</think><answer>Anker</answer>"
+
+
+@pytest.mark.parametrize("ended_by", EndedBy)
+async def test_only_what_an_operator_failure_ended_stays_out_of_the_loss(ended_by: EndedBy):
+    session, server = await new_session(qwen_like_tokenizer(), [CALL, ANSWER])
+    await play(session, ["<info>Anker</info>"])
+    output = session._loop._output(session, Trajectory(question="q", ended_by=ended_by))
+    assert sum(session.response_mask) == len(server.sampled)
+    if ended_by is EndedBy.OPERATOR_FAILURE:
+        assert output.response_mask == [0] * len(session.response_mask)
+    else:
+        assert output.response_mask == session.response_mask
+
+
+async def test_the_trainer_gets_the_sessions_tokens_and_the_trajectory():
+    session, _ = await new_session(qwen_like_tokenizer(), [CALL, ANSWER])
+    await play(session, ["<info>Anker</info>"])
+    turn = Turn(text=CALL, generate_seconds=2.0, operator_seconds=0.5)
+    trajectory = Trajectory(question="q", turns=[turn, turn], ended_by=EndedBy.TURN_LIMIT)
+    output = session._loop._output(session, trajectory)
+    assert output.prompt_ids == session.prompt_ids
+    assert output.response_ids == response_ids(session)
+    assert output.response_logprobs == session.response_logprobs
+    assert Trajectory.model_validate(output.extra_fields["trajectory"]) == trajectory
+    assert output.extra_fields["max_global_steps"] == 2
+    assert (output.num_turns, output.metrics.generate_sequences, output.metrics.tool_calls) == (4, 4.0, 1.0)

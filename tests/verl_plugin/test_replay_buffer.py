@@ -1,0 +1,119 @@
+"""The trajectories that the replay buffer writes while verl samples."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+import transfer_queue
+from omegaconf import OmegaConf
+from tensordict import TensorDict
+from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer
+from verl.utils.tensordict_utils import list_of_dict_to_tensordict
+
+from workflow_r1.trajectory import EndedBy, Trajectory, Turn, read_jsonl
+from workflow_r1.verl_plugin.replay_buffer import WorkflowReplayBuffer
+
+
+def row(question: str | None) -> dict[str, Any]:
+    """What the agent-loop worker puts into the queue for one trajectory; None for one of another agent loop."""
+    extra: dict[str, Any] = {"reward_extra_info": {"acc": 1.0}}
+    if question is not None:
+        turn = Turn(text="answer", answer="Anker")
+        extra["trajectory"] = Trajectory(question=question, turns=[turn], ended_by=EndedBy.ANSWERED).model_dump()
+    return {
+        "rm_scores": torch.tensor([0.0, 1.0]),
+        "extra_fields": extra,
+        "reward_model": {"ground_truth": {"target": ["Anker"]}},
+    }
+
+
+class Queue:
+    """Stands for the transfer queue: each sample hands out the rows that were put in last."""
+
+    def __init__(self, patch: pytest.MonkeyPatch):
+        self.rows: list[dict[str, Any]] = []
+        patch.setattr(transfer_queue, "kv_batch_get", self.get)
+        patch.setattr(ReplayBuffer, "sample", self.sample)
+
+    def sample(self, **_: Any) -> tuple[SimpleNamespace, dict[str, float]]:
+        return SimpleNamespace(keys=[str(number) for number in range(len(self.rows))]), {"verls": 1.0}
+
+    def get(self, keys: list[str], partition_id: str, select_fields: list[str]) -> TensorDict:
+        rows = [self.rows[int(key)] for key in keys]
+        return list_of_dict_to_tensordict([{field: row[field] for field in select_fields} for row in rows])
+
+
+@pytest.fixture
+def queue(monkeypatch: pytest.MonkeyPatch) -> Queue:
+    return Queue(monkeypatch)
+
+
+def new_buffer(folder: Path | None) -> WorkflowReplayBuffer:
+    return WorkflowReplayBuffer(
+        trainer_mode="sync",
+        trainer_config=OmegaConf.create({}),
+        max_off_policy_threshold=None,
+        max_off_policy_strategy="drop",
+        sampler_kwargs=OmegaConf.create({"trajectory_dir": None if folder is None else str(folder)}),
+    )
+
+
+def sample(
+    buffer: WorkflowReplayBuffer, queue: Queue, step: int, questions: list[str | None], partition: str = "train"
+):
+    queue.rows = [row(question) for question in questions]
+    return buffer.sample(global_steps=step, partition_id=partition, batch_size=len(questions))[1]
+
+
+def questions_in(path: Path) -> list[str]:
+    return [trajectory.question for trajectory in read_jsonl(path)]
+
+
+def test_a_file_is_named_by_partition_and_step(tmp_path: Path, queue: Queue):
+    buffer = new_buffer(tmp_path / "trajectories")
+    sample(buffer, queue, 1, ["a", "b"])
+    sample(buffer, queue, 2, ["c"])
+    sample(buffer, queue, 2, ["d"], "val")
+    folder = tmp_path / "trajectories"
+    written = {str(path.relative_to(folder)): questions_in(path) for path in folder.rglob("*.jsonl")}
+    assert written == {"train/1.jsonl": ["a", "b"], "train/2.jsonl": ["c"], "val/2.jsonl": ["d"]}
+
+
+def test_the_parts_of_one_step_are_added_to_its_file(tmp_path: Path, queue: Queue):
+    buffer = new_buffer(tmp_path)
+    sample(buffer, queue, 0, ["a"], "val")
+    sample(buffer, queue, 0, ["b"], "val")
+    assert questions_in(tmp_path / "val" / "0.jsonl") == ["a", "b"]
+
+
+def test_a_resumed_run_starts_a_steps_file_anew_and_leaves_the_earlier_ones(tmp_path: Path, queue: Queue):
+    interrupted = new_buffer(tmp_path)
+    sample(interrupted, queue, 1, ["a"])
+    sample(interrupted, queue, 2, ["half of step two"])
+    resumed = new_buffer(tmp_path)
+    sample(resumed, queue, 2, ["b"])
+    sample(resumed, queue, 2, ["c"])
+    assert questions_in(tmp_path / "train" / "1.jsonl") == ["a"]
+    assert questions_in(tmp_path / "train" / "2.jsonl") == ["b", "c"]
+
+
+def test_a_record_holds_its_gold_answers_and_what_it_earned(tmp_path: Path, queue: Queue):
+    sample(new_buffer(tmp_path), queue, 1, ["a"])
+    (trajectory,) = read_jsonl(tmp_path / "train" / "1.jsonl")
+    assert trajectory.golds == ["Anker"]
+    assert trajectory.reward == {"reward": 1.0, "acc": 1.0}
+
+
+def test_rows_of_other_agent_loops_are_sampled_and_not_recorded(tmp_path: Path, queue: Queue):
+    metrics = sample(new_buffer(tmp_path), queue, 1, ["a", None])
+    assert questions_in(tmp_path / "train" / "1.jsonl") == ["a"]
+    assert metrics["verls"] == 1.0
+
+
+def test_without_a_folder_nothing_is_written(tmp_path: Path, queue: Queue, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    metrics = sample(new_buffer(None), queue, 1, ["a"])
+    assert len(metrics) > 1  # it still measures
+    assert not list(tmp_path.iterdir())
