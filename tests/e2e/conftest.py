@@ -4,9 +4,11 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -15,7 +17,7 @@ from workflow_r1.launch.report import read_metrics
 from workflow_r1.trajectory import Trajectory, read_jsonl
 
 ROOT = Path(__file__).resolve().parents[2]
-START_TIMEOUT = 900
+TIMEOUT = 900  # seconds for a test with the runs that its fixtures start
 
 # Tests that run in the background inherit an ignored Ctrl-C, and would pass it on to the runs that they interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -25,7 +27,59 @@ def pytest_collection_modifyitems(items: Iterable[pytest.Item]) -> None:
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.slow)
-            item.add_marker(pytest.mark.timeout(START_TIMEOUT))
+            item.add_marker(pytest.mark.timeout(TIMEOUT))
+
+
+class Command:
+    """A command that is running, and the processes that it has started: looked for at every line that it prints."""
+
+    def __init__(self, command: Sequence[str], **options: Any):
+        self._process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            **options,
+        )
+        self._family: set[psutil.Process] = {psutil.Process(self._process.pid)}
+
+    def lines(self) -> Iterator[str]:
+        """What a person reads, as it comes; going on where the last look ended."""
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            for process in tuple(self._family):
+                with suppress(psutil.NoSuchProcess):
+                    self._family.update(process.children(recursive=True))
+            yield line
+
+    def finish(self, code: int) -> str:
+        """The rest of what a person reads; it ends with exit code `code`."""
+        output = "".join(self.lines())
+        assert self._process.wait() == code, output
+        return output
+
+    def interrupt(self) -> None:
+        self._process.send_signal(signal.SIGINT)
+
+    @property
+    def processes(self) -> list[psutil.Process]:
+        """Those of its family that are still there."""
+        return [process for process in self._family if _is_there(process)]
+
+    def kill(self) -> None:
+        """End it and its family, whatever state a failed test has left them in."""
+        for process in self.processes:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+
+
+def _is_there(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 @dataclass(frozen=True)
@@ -33,32 +87,18 @@ class Run:
     """An embedded training run in a folder of its own."""
 
     folder: Path
+    commands: list[Command] = field(default_factory=list)
 
-    def command(self, *overrides: str) -> list[str]:
+    def start(self, *overrides: str, **environ: str) -> Command:
+        command = [sys.executable, "-m", "workflow_r1.cli", "train", "--recipe", "workflow_r1_embedded"]
         settings = [f"trainer.default_local_dir={self.folder}", *overrides]
-        return [sys.executable, "-m", "workflow_r1.cli", "train", "--recipe", "workflow_r1_embedded", *settings]
+        self.commands.append(Command([*command, *settings], cwd=ROOT, env={**os.environ, "COLUMNS": "160", **environ}))
+        return self.commands[-1]
 
-    def start(self, *overrides: str, **environ: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            self.command(*overrides),
-            cwd=ROOT,
-            env={**os.environ, "COLUMNS": "160", **environ},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-
-    def finish(self, *overrides: str, **environ: str) -> str:
-        """Run to the end and return what a person would have read."""
-        process = self.start(*overrides, **environ)
-        output, _ = process.communicate(timeout=START_TIMEOUT)
-        assert process.returncode == 0, output + self.log_tail()
-        return output
-
-    def log_tail(self) -> str:
-        log = self.folder / "train.log"
-        return "\n".join(log.read_text(errors="replace").splitlines()[-40:]) if log.exists() else ""
+    @property
+    def processes(self) -> list[psutil.Process]:
+        """Whatever of its commands is still there."""
+        return [process for command in self.commands for process in command.processes]
 
     @property
     def metrics(self) -> dict[int, dict[str, float]]:
@@ -67,21 +107,13 @@ class Run:
     def trajectories(self, partition: str, step: int) -> list[Trajectory]:
         return list(read_jsonl(self.folder / "trajectories" / partition / f"{step}.jsonl"))
 
-    def processes(self) -> list[str]:
-        """Command lines of processes that belong to this run and are still there."""
-        left = []
-        for process in psutil.process_iter(["cmdline"]):
-            try:
-                if str(self.folder) in " ".join([*process.cmdline(), *process.environ().values()]):
-                    left.append(" ".join(process.cmdline()))
-            except (psutil.AccessDenied, psutil.NoSuchProcess, psutil.ZombieProcess):
-                continue
-        return [line for line in left if "pytest" not in line]
-
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    return Run(tmp_path_factory.mktemp("run"))
+def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
+    run = Run(tmp_path_factory.mktemp("run"))
+    yield run
+    for command in run.commands:
+        command.kill()
 
 
 def small(steps: int) -> list[str]:

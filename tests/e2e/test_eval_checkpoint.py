@@ -12,8 +12,8 @@ import psutil
 import pytest
 from conftest import Run, small
 
+from workflow_r1.cache_dir import cache_dir
 from workflow_r1.evaluation.baselines import BASELINES
-from workflow_r1.launch.embedded import cache_dir
 from workflow_r1.world.server import RunningServer, SimulatedEndpoint, running_server
 from workflow_r1.world.simulated_llm import MODEL_NAME, SimulatedLLM
 from workflow_r1.world.tiny_policy import ensure_tiny_policy
@@ -38,7 +38,7 @@ def operators() -> Iterator[RunningServer]:
 @pytest.fixture(scope="module")
 def comparison(run: Run, operators: RunningServer) -> Any:
     """What the command wrote after a short training run: the baselines, the cold start and the trained policy."""
-    run.finish(*TRAINING)
+    run.start(*TRAINING).finish(code=0)
     settings = {
         "benchmarks": [str(run.folder / "data" / "validation.parquet")],
         "prompt": "none",

@@ -1,21 +1,39 @@
 """GSsPO for anyone's agent: verl's own `tool_agent` loop, its own recipe and reward, and one flag of ours."""
 
-import json
 import os
-import subprocess
 import sys
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from conftest import Command
 
-from workflow_r1.launch.embedded import cache_dir
+from workflow_r1.cache_dir import cache_dir
+from workflow_r1.launch.report import read_metrics
 from workflow_r1.verl_plugin.cpu.environment import cpu_environment
 from workflow_r1.world.tiny_policy import ensure_tiny_policy
 from workflow_r1.world.world import World
 
 TOOL = '''
+import json
+import re
+
+from verl.experimental.agent_loop.tool_parser import FunctionCall, ToolParser
 from verl.tools.function_tool import function_tool
+
+
+@ToolParser.register("tagged")
+class TaggedToolParser(ToolParser):
+    """The tiny policy's own way to call a tool, <tool>Name: input</tool>, as any model has one."""
+
+    @property
+    def stop_token_ids(self):
+        return [self.tokenizer.convert_tokens_to_ids("</tool>")]
+
+    async def extract_tool_calls(self, responses_ids, tools=None):
+        text = self.tokenizer.decode(responses_ids)
+        inputs = re.findall("<tool>[^:<]*:(.*?)</tool>", text)
+        return text, [FunctionCall(name="lookup", arguments=json.dumps({"name": one})) for one in inputs]
 
 
 @function_tool
@@ -61,6 +79,7 @@ def metrics(tmp_path_factory) -> dict[int, dict[str, float]]:
         f"actor_rollout_ref.model.path={policy}",
         f"{rollout}.n=4",
         f"{rollout}.multi_turn.max_assistant_turns=3",
+        f"{rollout}.multi_turn.format=tagged",
         f"{rollout}.multi_turn.function_tool_path={folder}/tools.py",
         f"reward.custom_reward_function.path={folder}/reward.py",
         f"{actor}.ppo_mini_batch_size=4",
@@ -93,19 +112,17 @@ def metrics(tmp_path_factory) -> dict[int, dict[str, float]]:
         "ray_kwargs.ray_init.num_cpus=16",
         "+ray_kwargs.ray_init.num_gpus=1",
     ]
-    log = folder / "metrics.jsonl"
-    result = subprocess.run(
+    log = folder / "metrics-001.jsonl"
+    command = Command(
         [sys.executable, "-m", "verl.trainer.main_ppo", *overrides],
         env=cpu_environment(cache_dir(), {**os.environ, "VERL_FILE_LOGGER_PATH": str(log)}),
         cwd=folder,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=800,
     )
-    assert result.returncode == 0, result.stdout[-6000:]
-    return {record["step"]: record["data"] for record in map(json.loads, log.read_text().splitlines())}
+    try:
+        command.finish(code=0)
+    finally:
+        command.kill()
+    return read_metrics(folder)
 
 
 def test_verls_tool_agent_trains_with_gsspo(metrics):
@@ -114,6 +131,6 @@ def test_verls_tool_agent_trains_with_gsspo(metrics):
     assert step["training/rollout_probs_diff_mean"] < 1e-6
 
 
-def test_the_loss_is_ours(metrics):
-    assert metrics[1]["actor/subsequences_per_response"] >= 1
+def test_the_loss_is_ours_and_its_responses_have_turns(metrics):
+    assert metrics[1]["actor/subsequences_per_response"] > 1
     assert metrics[1]["actor/ratio_mean"] == pytest.approx(1.0, abs=1e-4)
