@@ -1,5 +1,6 @@
 """What all tests share."""
 
+import gc
 import ssl
 from collections.abc import Iterator
 
@@ -7,6 +8,9 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from workflow_r1.world.world import World
+
+# What verl and torch import lives on: looking through it for garbage, over and over, takes seconds.
+gc.set_threshold(50_000, 20, 100)
 
 # A busy machine is no failure: nothing here promises a speed.
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])

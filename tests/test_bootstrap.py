@@ -12,6 +12,8 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
+pytestmark = pytest.mark.slow  # each runs the shell script
+
 ROOT = Path(__file__).parents[1]
 CPU, GPU = "requirements/cpu.txt", "requirements/gpu.txt"
 

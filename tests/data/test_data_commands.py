@@ -37,6 +37,7 @@ def system_prompt(folder):
     return pq.read_table(folder / "train.parquet")["prompt"][0].as_py()[0]["content"]
 
 
+@pytest.mark.slow
 def test_the_example_script_runs_as_it_stands(tmp_path, questions):
     script = ROOT / "examples" / "data_preprocess" / "workflow_r1.py"
     command = [sys.executable, str(script), "--source", str(questions), "--local-dir", "out"]

@@ -155,6 +155,7 @@ def test_a_run_that_fails_while_writing_leaves_the_folder_as_it_was(tmp_path, mo
     assert contents(tmp_path / "out") == before
 
 
+@pytest.mark.slow
 def test_a_killed_run_leaves_no_half_written_file(tmp_path):
     script = (
         "import os\n"

@@ -148,6 +148,7 @@ async def test_no_more_questions_are_worked_on_at_once_than_allowed(
     assert policy.endpoint.most_at_once == 5
 
 
+@pytest.mark.slow
 async def test_a_file_of_runs_becomes_one_table_and_one_chart(
     operators: RunningServer, policy: RunningServer, questions: Path, tmp_path: Path
 ) -> None:

@@ -8,10 +8,9 @@ import pytest
 from omegaconf import OmegaConf
 
 from workflow_r1.launch import preflight
-from workflow_r1.launch.recipe import REFERENCE, LaunchError, compose_recipe
+from workflow_r1.launch.recipe import LaunchError
 from workflow_r1.world.server import SimulatedEndpoint, running_server
 from workflow_r1.world.simulated_llm import MODEL_NAME, SimulatedLLM
-from workflow_r1.world.world import World
 
 ROW = {
     "data_source": "nq",
@@ -21,7 +20,12 @@ ROW = {
 
 
 def test_a_setting_that_would_replace_the_loss_is_refused():
-    config = compose_recipe(REFERENCE, ["algorithm.rollout_correction.bypass_mode=True"])
+    config = OmegaConf.create(
+        {
+            "actor_rollout_ref": {"actor": {"policy_loss": {"loss_mode": "gsspo"}}},
+            "algorithm": {"rollout_correction": {"bypass_mode": True}},
+        }
+    )
     with pytest.raises(LaunchError) as error:
         preflight.check_loss(config)
     assert "bypass" in one_sentence(error)
@@ -105,13 +109,17 @@ def no_endpoint(monkeypatch):
         monkeypatch.delenv(name, raising=False)
 
 
-@pytest.fixture
-def endpoint(no_endpoint, monkeypatch):
-    with running_server(SimulatedEndpoint(SimulatedLLM(World.build(1)), api_key="right")) as server:
-        monkeypatch.setenv("OPERATOR_BASE_URL", server.base_url)
-        monkeypatch.setenv("OPERATOR_API_KEY", "right")
-        monkeypatch.setenv("OPERATOR_MODEL_NAME", MODEL_NAME)
+@pytest.fixture(scope="module")
+def server(world):
+    with running_server(SimulatedEndpoint(SimulatedLLM(world), api_key="right")) as server:
         yield server
+
+
+@pytest.fixture
+def endpoint(server, monkeypatch):
+    monkeypatch.setenv("OPERATOR_BASE_URL", server.base_url)
+    monkeypatch.setenv("OPERATOR_API_KEY", "right")
+    monkeypatch.setenv("OPERATOR_MODEL_NAME", MODEL_NAME)
 
 
 def test_an_endpoint_that_answers_passes(endpoint):
@@ -169,13 +177,13 @@ def test_an_unknown_operator(endpoint):
 @pytest.mark.parametrize(
     ("setting", "variable"),
     [
-        ("operators.api_key=sk-secret", "OPERATOR_API_KEY"),
-        ("operators.endpoints={Review:{api_key:sk-secret}}", "OPERATOR_API_KEY_REVIEW"),
-        ("operators.search={api_key:sk-secret}", "SEARCH_API_KEY"),
+        ({"operators": {"api_key": "sk-secret"}}, "OPERATOR_API_KEY"),
+        ({"operators": {"endpoints": {"Review": {"api_key": "sk-secret"}}}}, "OPERATOR_API_KEY_REVIEW"),
+        ({"operators": {"search": {"api_key": "sk-secret"}}}, "SEARCH_API_KEY"),
     ],
 )
 def test_a_key_in_the_configuration_is_refused_and_not_shown(setting, variable):
-    config = compose_recipe(REFERENCE, [f"++workflow_r1.{setting}"])
+    config = OmegaConf.create({"workflow_r1": setting})
     with pytest.raises(LaunchError) as error:
         preflight.check_keys(config)
     message = one_sentence(error)
@@ -184,7 +192,8 @@ def test_a_key_in_the_configuration_is_refused_and_not_shown(setting, variable):
 
 
 def test_a_configuration_without_a_key_passes():
-    preflight.check_keys(compose_recipe(REFERENCE, ["++workflow_r1.operators.endpoints={Review:{model:large}}"]))
+    endpoints = {"Review": {"model": "large", "api_key": None}}
+    preflight.check_keys(OmegaConf.create({"workflow_r1": {"operators": {"endpoints": endpoints, "search": None}}}))
 
 
 def test_a_python_that_verl_does_not_run_on(monkeypatch):

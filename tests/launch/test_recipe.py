@@ -1,11 +1,13 @@
 """The recipes compose over verl's tree, pass verl's own validation, and unknown overrides are named."""
 
+from copy import deepcopy
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import verl
+from omegaconf import DictConfig
 from verl.trainer.ppo.utils import need_critic, need_reference_policy
 from verl.utils.config import omega_conf_to_dataclass, validate_config
 
@@ -13,10 +15,16 @@ from workflow_r1.config import WorkflowConfig
 from workflow_r1.launch.recipe import EMBEDDED, REFERENCE, LaunchError, compose_recipe, total_steps
 
 
+@pytest.fixture(scope="module")
+def recipes() -> dict[str, DictConfig]:
+    return {name: compose_recipe(name, []) for name in (REFERENCE, EMBEDDED)}
+
+
 @pytest.mark.parametrize("recipe", [REFERENCE, EMBEDDED])
-def test_a_recipe_passes_verls_validation(recipe):
-    needed = ["actor_rollout_ref.model.path=somewhere", "data.train_files=a", "data.val_files=b"]
-    config = compose_recipe(recipe, needed)
+def test_a_recipe_passes_verls_validation(recipe, recipes):
+    config = deepcopy(recipes[recipe])
+    config.actor_rollout_ref.model.path = "somewhere"
+    config.data.train_files, config.data.val_files = "a", "b"
     validate_config(config, need_reference_policy(config), need_critic(config))
     WorkflowConfig.parse(config)
     assert not need_critic(config)
@@ -27,8 +35,8 @@ def test_a_recipe_passes_verls_validation(recipe):
     assert config.actor_rollout_ref.rollout.agent.default_agent_loop == "workflow_r1_agent_loop"
 
 
-def test_the_reference_recipe_is_the_published_one():
-    config = compose_recipe(REFERENCE, [])
+def test_the_reference_recipe_is_the_published_one(recipes):
+    config = recipes[REFERENCE]
     actor, rollout = config.actor_rollout_ref.actor, config.actor_rollout_ref.rollout
     assert config.actor_rollout_ref.model.path == "Qwen/Qwen2.5-7B-Instruct"
     assert (config.data.train_batch_size, rollout.n, actor.ppo_mini_batch_size) == (512, 8, 128)
@@ -42,21 +50,25 @@ def test_the_reference_recipe_is_the_published_one():
     assert need_reference_policy(config)
 
 
-def test_the_embedded_run_asks_no_outside_endpoint(monkeypatch):
+def test_the_embedded_run_asks_no_outside_endpoint(recipes, monkeypatch):
     monkeypatch.setenv("OPERATOR_BASE_URL", "https://example.com/v1")
-    config = compose_recipe(EMBEDDED, [])
-    assert config.workflow_r1.operators.base_url is None
-    assert compose_recipe(REFERENCE, []).workflow_r1.operators.base_url == "https://example.com/v1"
+    assert recipes[EMBEDDED].workflow_r1.operators.base_url is None
+    assert recipes[REFERENCE].workflow_r1.operators.base_url == "https://example.com/v1"
 
 
-def test_the_steps_of_a_run_follow_from_its_data(tmp_path):
+def test_the_steps_of_a_run_follow_from_its_data(recipes, tmp_path):
     path = tmp_path / "train.parquet"
     pq.write_table(pa.table({"a": range(1_100)}), path)
-    files = f"data.train_files=[{path},{path}]"
-    assert total_steps(compose_recipe(REFERENCE, [files])) == 2 * (2_200 // 512)
-    assert total_steps(compose_recipe(REFERENCE, [files, "data.train_max_samples=600"])) == 2
-    assert total_steps(compose_recipe(REFERENCE, [files, "trainer.total_training_steps=7"])) == 7
-    assert total_steps(compose_recipe(REFERENCE, ["data.train_files=hdfs://a/b"])) is None
+    config = deepcopy(recipes[REFERENCE])
+    config.data.train_files = [str(path), str(path)]
+    assert total_steps(config) == 2 * (2_200 // 512)
+    config.data.train_max_samples = 600
+    assert total_steps(config) == 2
+    config.trainer.total_training_steps = 7
+    assert total_steps(config) == 7
+    config.trainer.total_training_steps = None
+    config.data.train_files = "hdfs://a/b"
+    assert total_steps(config) is None
 
 
 def test_one_seed_sets_them_all():

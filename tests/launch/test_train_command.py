@@ -10,6 +10,8 @@ from typer.testing import CliRunner
 from workflow_r1.cli import app
 from workflow_r1.launch import embedded
 
+pytestmark = pytest.mark.slow  # each starts the whole command
+
 QUESTION = {"data_source": "mine", "prompt": [{"role": "user", "content": "q"}]}
 
 

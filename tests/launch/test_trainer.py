@@ -46,6 +46,7 @@ def start(monkeypatch, tmp_path):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="verl and vLLM run on Linux")
 @pytest.mark.parametrize("then", ["time.sleep(600)", "sys.exit(3)"])
+@pytest.mark.slow
 def test_nothing_that_the_trainer_started_survives_its_end(start, then):
     process, pids = start(then)
     while then == "sys.exit(3)" and process.running:

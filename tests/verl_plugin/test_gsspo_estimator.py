@@ -38,8 +38,10 @@ def test_verls_trainer_reaches_the_estimator_and_its_options(by_std):
     rewards = torch.tensor([[2.0, 0.0, 1.0], [0.0, 0.0, 0.0], [0.0, 0.0, 9.0]])
     uid = np.array(["a", "a", "a"], dtype=object)
 
-    def advantages(*overrides):
-        config = compose_config(f"algorithm.norm_adv_by_std_in_grpo={by_std}", *overrides)
+    config = compose_config(f"algorithm.norm_adv_by_std_in_grpo={by_std}", "+algorithm.gsspo_turn_rewards=False")
+
+    def advantages(turn_rewards):
+        config.algorithm.gsspo_turn_rewards = turn_rewards
         data = DataProto.from_dict(
             {"token_level_rewards": rewards.clone(), "response_mask": mask}, non_tensors={"uid": uid}
         )
@@ -47,7 +49,7 @@ def test_verls_trainer_reaches_the_estimator_and_its_options(by_std):
 
     # The third response is out of training. Outcomes 3 and 0; with turn rewards 1 and 0, and the first turns' 2 and 0.
     # Each pair a, 0 is centred to ±a/2, and its standard deviation is a/√2.
-    outcome, turns = advantages(), advantages("+algorithm.gsspo_turn_rewards=True")
+    outcome, turns = advantages(False), advantages(True)
     sign = torch.tensor([[1.0], [-1.0], [0.0]])
     if by_std:
         torch.testing.assert_close(outcome, sign * 0.70710678 * mask, rtol=0, atol=2e-6)

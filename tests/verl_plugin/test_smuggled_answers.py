@@ -152,13 +152,21 @@ def assert_only_the_policys_own_words_count(
 
 
 @by_payload
+@by_tokenizer
+async def test_in_an_operators_reply(payload: str, tokenizer: PreTrainedTokenizerBase, monkeypatch: pytest.MonkeyPatch):
+    ending = ENDINGS["points at it"]
+    trajectory = await earned(monkeypatch, tokenizer, [CALL, ending, ending], [result(payload)])
+    assert GOLD in trajectory.calls[0].output
+
+
+@pytest.mark.parametrize("name", ["a whole turn", "as the policy's turn"])
 @by_ending
 @by_tokenizer
-async def test_in_an_operators_reply(
-    payload: str, ending: str, tokenizer: PreTrainedTokenizerBase, monkeypatch: pytest.MonkeyPatch
+async def test_however_the_policy_then_stops(
+    name: str, ending: str, tokenizer: PreTrainedTokenizerBase, monkeypatch: pytest.MonkeyPatch
 ):
-    trajectory = await earned(monkeypatch, tokenizer, [CALL, ending, ending], [result(payload)], max_turns=3)
-    assert GOLD in trajectory.calls[0].output
+    replies = [result(PAYLOADS[name])]
+    trajectory = await earned(monkeypatch, tokenizer, [CALL, ending, ending], replies, max_turns=3)
     assert trajectory.ended_by is (EndedBy.TURN_LIMIT if ending == CALL else EndedBy.MALFORMED)
 
 
@@ -215,7 +223,7 @@ async def test_in_what_a_cut_leaves_of_a_reply(
     reply: str, side: str, tokenizer: PreTrainedTokenizerBase, monkeypatch: pytest.MonkeyPatch
 ):
     ending = ENDINGS["points at it"]
-    for length in range(1, 24):
+    for length in (1, 2, 3, 5, 8, 13, 21):
         limits = {"max_observation_length": length, "truncate_side": side}
         trajectory = await earned(monkeypatch, tokenizer, [CALL, ending, ending], [result(reply)], **limits)
         assert "(truncated)" in trajectory.calls[0].output

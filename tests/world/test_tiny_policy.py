@@ -34,6 +34,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tiny_policy, "FINGERPRINTED", 40)
 
 
+@pytest.mark.slow
 def test_the_policy_is_an_ordinary_checkpoint(world: World, tmp_path: Path, quick: None) -> None:
     path = ensure_tiny_policy(world, tmp_path)
     model, tokenizer = AutoModelForCausalLM.from_pretrained(path), AutoTokenizer.from_pretrained(path)
@@ -44,6 +45,7 @@ def test_the_policy_is_an_ordinary_checkpoint(world: World, tmp_path: Path, quic
     assert 0.5e6 < model.num_parameters() < 1.5e6
 
 
+@pytest.mark.slow
 def test_a_policy_is_made_once_for_all_that_it_follows_from(
     world: World, tmp_path: Path, quick: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -57,6 +59,7 @@ def test_a_policy_is_made_once_for_all_that_it_follows_from(
     assert ensure_tiny_policy(world, tmp_path) != path
 
 
+@pytest.mark.slow
 def test_an_interrupted_cold_start_leaves_nothing_to_be_mistaken_for_a_policy(
     world: World, tmp_path: Path, quick: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -89,6 +92,7 @@ def test_of_two_runs_that_start_at_once_one_makes_the_policy(
     assert len(made) == 1
 
 
+@pytest.mark.slow
 def test_the_cold_start_repeats(world: World, tmp_path: Path) -> None:
     for name in ("one", "two"):
         cold_start(world, tmp_path / name, count=40, seed=0)
