@@ -28,6 +28,9 @@ def pytest_collection_modifyitems(items: Iterable[pytest.Item]) -> None:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.slow)
             item.add_marker(pytest.mark.timeout(TIMEOUT))
+            # Tests that look at the same runs go to the same of pytest's processes.
+            shared = isinstance(item, pytest.Function) and "embedded_run" in item.fixturenames
+            item.add_marker(pytest.mark.xdist_group("embedded_run" if shared else item.path.stem))
 
 
 class Command:
@@ -108,12 +111,46 @@ class Run:
         return list(read_jsonl(self.folder / "trajectories" / partition / f"{step}.jsonl"))
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
-    run = Run(tmp_path_factory.mktemp("run"))
+def _run(folder: Path) -> Iterator[Run]:
+    run = Run(folder)
     yield run
     for command in run.commands:
         command.kill()
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
+    yield from _run(tmp_path_factory.mktemp("run"))
+
+
+@pytest.fixture(scope="session")
+def embedded_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
+    """`train.sh` without a GPU, in small: interrupted, then resumed to its end."""
+    yield from _run(tmp_path_factory.mktemp("embedded_run"))
+
+
+@pytest.fixture(scope="session")
+def interrupted(embedded_run: Run) -> str:
+    """What the terminal showed of it until Ctrl-C after its first step, and again while it was stopping."""
+    command, shown = embedded_run.start(*SETTINGS), []
+    for line in command.lines():
+        shown.append(line)
+        if line.startswith(("step   1/", "Interrupted")):
+            assert len(command.processes) > 8  # the launcher, the trainer, Ray's own, its workers, vLLM's
+            command.interrupt()
+    return "".join(shown) + command.finish(code=130)
+
+
+@pytest.fixture(scope="session")
+def saved(embedded_run: Run, interrupted: str) -> int:
+    """The step of the checkpoint that it left."""
+    return int((embedded_run.folder / "latest_checkpointed_iteration.txt").read_text())
+
+
+@pytest.fixture(scope="session")
+def resumed(embedded_run: Run, saved: int) -> str:
+    """What the same command showed when it was given again."""
+    return embedded_run.start(*SETTINGS).finish(code=0)
 
 
 def small(steps: int) -> list[str]:
@@ -124,3 +161,13 @@ def small(steps: int) -> list[str]:
         "actor_rollout_ref.actor.ppo_mini_batch_size=4",
         "world.validation_questions=32",
     ]
+
+
+STEPS, QUESTIONS = 3, 128
+SETTINGS = [
+    *small(STEPS),
+    f"world.validation_questions={QUESTIONS}",
+    "trainer.save_freq=1",
+    f"trainer.test_freq={STEPS}",
+]
+"""Of `embedded_run`; questions enough for its validation to be compared with an evaluation."""

@@ -12,7 +12,7 @@ from workflow_r1.world.simulated_llm import MODEL_NAME, SimulatedLLM
 from workflow_r1.world.world import World
 
 FAULTS = Faults(rate_limit=0.1, server_error=0.1, hang=0.03, broken_json=0.03, drop=0.02)
-STEPS, TRAJECTORIES, AT_ONCE, PER_MINUTE = 3, 8 * 8, 12, 300
+STEPS, TRAJECTORIES, AT_ONCE, PER_MINUTE = 2, 8 * 8, 12, 300
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def settings(server: RunningServer, steps: int, call_timeout: int) -> list[str]:
         *small(steps),
         "actor_rollout_ref.actor.ppo_mini_batch_size=8",  # one update a step in one batch: its metrics are of them all
         "actor_rollout_ref.actor.ppo_max_token_len_per_gpu=16384",
-        "trainer.save_freq=3",
+        f"trainer.save_freq={STEPS}",
         "trainer.test_freq=-1",
         "trainer.val_before_train=false",
         "actor_rollout_ref.rollout.agent.num_workers=2",  # two processes, one limit
