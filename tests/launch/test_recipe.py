@@ -7,12 +7,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import verl
+import yaml
 from omegaconf import DictConfig
 from verl.trainer.ppo.utils import need_critic, need_reference_policy
 from verl.utils.config import omega_conf_to_dataclass, validate_config
 
 from workflow_r1.config import WorkflowConfig
 from workflow_r1.launch.recipe import EMBEDDED, REFERENCE, LaunchError, compose_recipe, total_steps
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -98,3 +101,15 @@ def test_a_plain_installation_is_told_to_use_the_repository(monkeypatch):
     monkeypatch.setattr("workflow_r1.launch.recipe.CONFIG_DIR", Path(verl.__file__).parent / "trainer" / "config")
     with pytest.raises(LaunchError, match=r"Training needs the repository.*train\.sh"):
         compose_recipe(EMBEDDED, [])
+
+
+def test_a_recipe_that_does_not_exist_is_named_with_those_that_do():
+    with pytest.raises(LaunchError, match=r"There is no recipe 'mine' in .*: take workflow_r1 or workflow_r1_em"):
+        compose_recipe("mine", [])
+
+
+def test_the_embedded_comparison_reads_what_the_embedded_run_writes(recipes):
+    example = yaml.safe_load((ROOT / "examples" / "compare_embedded.yaml").read_text())
+    folder = recipes[EMBEDDED].trainer.default_local_dir
+    assert example["runs"]["GSsPO"]["policy"] == folder
+    assert example["benchmarks"] == [f"{folder}/data/validation.parquet"]

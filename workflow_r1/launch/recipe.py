@@ -27,13 +27,15 @@ def compose_recipe(name: str, overrides: Sequence[str]) -> DictConfig:
         overrides: Hydra overrides, `key=value`.
 
     Raises:
-        LaunchError: there are no recipes here, or an override is malformed or names an unknown key.
+        LaunchError: there are no recipes here, none of that name, or an override is malformed or names an unknown key.
     """
     if not (CONFIG_DIR / f"{REFERENCE}.yaml").is_file():  # in site-packages it is verl's own folder
         raise LaunchError(
             "Training needs the repository, whose verl/trainer/config an installed package does not have: "
             "start with its train.sh, or install it with pip install -e."
         )
+    if not (CONFIG_DIR / f"{name}.yaml").is_file():
+        raise LaunchError(f"There is no recipe {name!r} in {CONFIG_DIR}: take {REFERENCE} or {EMBEDDED}.")
     package = importlib.util.find_spec("verl")
     if package is None or not package.submodule_search_locations:
         raise LaunchError("verl is not installed in this Python: start with train.sh, which installs it.")
