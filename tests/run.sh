@@ -6,5 +6,5 @@ source requirements/bootstrap.sh
 "$PYTHON" -m ruff check .
 "$PYTHON" -m ruff format --check .
 "$PYTHON" -m mypy
-# Two tests at a time: much of a training run's start is one process waiting for the next. Two runs fit into 16 GiB.
-exec "$PYTHON" -m pytest -n 2 --dist loadgroup --no-loadscope-reorder "$@"
+# Two files at a time: much of a training run's start is one process waiting for the next. Two runs fit into 16 GiB.
+exec "$PYTHON" -m pytest -n 2 --dist loadfile --no-loadscope-reorder "$@"

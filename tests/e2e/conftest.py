@@ -28,9 +28,6 @@ def pytest_collection_modifyitems(items: Iterable[pytest.Item]) -> None:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.slow)
             item.add_marker(pytest.mark.timeout(TIMEOUT))
-            # Tests that look at the same runs go to the same of pytest's processes.
-            shared = isinstance(item, pytest.Function) and "embedded_run" in item.fixturenames
-            item.add_marker(pytest.mark.xdist_group("embedded_run" if shared else item.path.stem))
 
 
 class Command:
