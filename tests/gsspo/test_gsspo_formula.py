@@ -47,33 +47,34 @@ def hand_computed(weighting):
     return output, log_prob.grad
 
 
-def test_loss_and_gradient_match_the_numbers_worked_out_by_hand():
-    output, gradient = hand_computed("uniform")
-    # -( (1.2 + 0.6065306597) / 2  -  1.8  -  (1.4918246976 + 1) / 2 ) / 3
-    close(output.loss.detach(), 0.7142156730)
-    # Clipped sub-sequences have no gradient; the others -s·Â / (3 responses · K_i · |τ|).
-    close(
-        gradient,
-        [
-            [0.0, 0.0, 0.0, -0.1010884433],  # -0.6065306597 / 6
-            [0.0, 0.0, 0.0, 0.0],
-            [0.2486374496, 0.0, 0.0833333333, 0.0833333333],  # 1.4918246976 / 6, 1 / 12
-        ],
-    )
-
-
-def test_token_weighting_matches_the_numbers_worked_out_by_hand():
-    output, gradient = hand_computed("token")
-    # -( (2·1.2 + 0.6065306597) / 3  -  1.8  -  (1.4918246976 + 2·1) / 3 ) / 3
-    close(output.loss.detach(), 0.6539215598)
-    close(
-        gradient,
-        [
-            [0.0, 0.0, 0.0, -0.0673922955],  # -0.6065306597 / 9
-            [0.0, 0.0, 0.0, 0.0],
-            [0.1657582997, 0.0, 0.1111111111, 0.1111111111],  # 1.4918246976 / 9, 1 / 9
-        ],
-    )
+# Clipped sub-sequences have no gradient; of the others each token has -s·Â·weight / (3 responses · |τ|).
+@pytest.mark.parametrize(
+    ("weighting", "loss", "gradient"),
+    [
+        (
+            "uniform",  # -( (1.2 + 0.6065306597) / 2  -  1.8  -  (1.4918246976 + 1) / 2 ) / 3
+            0.7142156730,
+            [
+                [0.0, 0.0, 0.0, -0.1010884433],  # -0.6065306597 / 6
+                [0.0, 0.0, 0.0, 0.0],
+                [0.2486374496, 0.0, 0.0833333333, 0.0833333333],  # 1.4918246976 / 6, 1 / 12
+            ],
+        ),
+        (
+            "token",  # -( (2·1.2 + 0.6065306597) / 3  -  1.8  -  (1.4918246976 + 2·1) / 3 ) / 3
+            0.6539215598,
+            [
+                [0.0, 0.0, 0.0, -0.0673922955],  # -0.6065306597 / 9
+                [0.0, 0.0, 0.0, 0.0],
+                [0.1657582997, 0.0, 0.1111111111, 0.1111111111],  # 1.4918246976 / 9, 1 / 9
+            ],
+        ),
+    ],
+)
+def test_loss_and_gradient_match_the_numbers_worked_out_by_hand(weighting, loss, gradient):
+    output, computed = hand_computed(weighting)
+    close(output.loss.detach(), loss)
+    close(computed, gradient)
 
 
 def test_the_reported_statistics_match_the_numbers_worked_out_by_hand():
