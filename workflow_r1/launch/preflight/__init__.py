@@ -1,0 +1,20 @@
+"""What is checked before a run starts, so that it does not fail ten minutes in: a file a subject.
+
+Every check raises `LaunchError` with one sentence that says what to do.
+"""
+
+from workflow_r1.launch.preflight.data import check_data
+from workflow_r1.launch.preflight.machine import check_machine, check_plugin
+from workflow_r1.launch.preflight.model import check_model
+from workflow_r1.launch.preflight.operators import check_operators
+from workflow_r1.launch.preflight.settings import check_keys, check_loss
+
+__all__ = [
+    "check_data",
+    "check_keys",
+    "check_loss",
+    "check_machine",
+    "check_model",
+    "check_operators",
+    "check_plugin",
+]

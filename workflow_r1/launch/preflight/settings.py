@@ -1,0 +1,29 @@
+"""The settings: none that verl would ignore, replace or print a key from."""
+
+from omegaconf import DictConfig, OmegaConf
+
+from workflow_r1.launch.recipe import LaunchError
+from workflow_r1.operators.settings import MAIN, SEARCH, key_variable
+
+
+def check_keys(config: DictConfig) -> None:
+    """No key stands in the configuration: verl prints it to the log and hands it to every tracker."""
+    operators = config.workflow_r1.operators
+    holders = {MAIN: operators, **(operators.get("endpoints") or {}), SEARCH: operators.get("search") or {}}
+    for name, fields in holders.items():
+        if (fields or {}).get("api_key") is not None:
+            variable = "SEARCH_API_KEY" if name == SEARCH else key_variable(name)
+            raise LaunchError(
+                f"The configuration holds a key for {name!r}, and verl prints its configuration: take api_key out "
+                f"of workflow_r1.operators and set {variable} in the environment."
+            )
+
+
+def check_loss(config: DictConfig) -> None:
+    """The configured policy loss is the one that will run."""
+    loss_mode = config.actor_rollout_ref.actor.policy_loss.loss_mode
+    if loss_mode == "gsspo" and OmegaConf.select(config, "algorithm.rollout_correction.bypass_mode"):
+        raise LaunchError(
+            "algorithm.rollout_correction.bypass_mode=True makes verl replace the gsspo loss by its bypass loss: "
+            "leave it False."
+        )
