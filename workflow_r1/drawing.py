@@ -9,6 +9,7 @@ from pathlib import Path
 from workflow_r1.trajectory import Trajectory, Turn
 
 _WIDTH, _LINES = 34, 6  # characters in a line of a box, and lines
+_CONSIDERED = 2_000  # characters of a text
 _COLUMN, _LINE, _GAP = 3.2, 0.17, 0.45  # inches
 _FIELD = re.compile(r"<(?P<name>\w+)>(?P<value>.*?)</(?P=name)>", re.DOTALL)
 _ARROW = {"arrowstyle": "->", "color": "0.5", "shrinkA": 1, "shrinkB": 1}
@@ -94,7 +95,8 @@ def _centers(count: int, width: float) -> list[float]:
 
 
 def _wrap(text: str) -> str:
-    text = _FIELD.sub(r"\n\g<name>: \g<value>", text)
+    # Far more than a box shows, and little enough for a pattern that looks for each field's end.
+    text = _FIELD.sub(r"\n\g<name>: \g<value>", text[:_CONSIDERED])
     lines = [part for line in text.splitlines() for part in textwrap.wrap(line, _WIDTH)]
     if len(lines) > _LINES:
         lines = [*lines[: _LINES - 1], "…"]

@@ -11,7 +11,7 @@ from workflow_r1.operators.request import TEMPLATE_TOKENS, most_prompt_tokens
 from workflow_r1.protocol import STOP_STRINGS
 from workflow_r1.rollout import GeneratedTurn
 
-_OPEN_ACTION = re.compile(r"<(tool|answer)>(?!.*<(?:tool|answer)>)(?!.*</\1>)", re.DOTALL)
+_ACTION = re.compile(r"<(/?)(tool|answer)>")
 _STOP = re.compile("|".join(map(re.escape, STOP_STRINGS)))
 
 
@@ -119,10 +119,19 @@ def closed_turn(completion: Completion, max_calls: int) -> str:
     """
     text, stop = completion.text, completion.stop_string
     if completion.finish_reason == "stop" and not text.endswith(STOP_STRINGS):
-        if stop is None and (action := _OPEN_ACTION.search(text)):
-            stop = f"</{action[1]}>"
-        text += stop or ""
+        text += _closing_of_last_action(text) if stop is None else stop
     for number, end in enumerate(_STOP.finditer(text), start=1):
         if end[0] == STOP_STRINGS[1] or number == max_calls:
             return text[: end.end()]
     return text
+
+
+def _closing_of_last_action(text: str) -> str:
+    """The closing tag that the last action opened in `text` lacks; nothing where it lacks none."""
+    name = ""
+    for tag in _ACTION.finditer(text):
+        if not tag[1]:
+            name = tag[2]
+        elif tag[2] == name:
+            name = ""
+    return f"</{name}>" if name else ""

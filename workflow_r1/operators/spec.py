@@ -169,12 +169,14 @@ class OperatorSpec(_Declaration):
 
 def _tagged_parts(text: str, names: Sequence[str]) -> Iterator[tuple[str, str]]:
     """The `(name, content)` of each outermost tag among `names`, in order."""
+    # From behind its last closing tag on, a name opens nothing: looking for its end again and again takes for ever.
+    last_closing = {name: text.rfind(f"</{name}>") for name in names}
     openings, position = re.compile(f"<({'|'.join(names)})>"), 0
     while opening := openings.search(text, position):
-        position = opening.end()
-        end = text.find(f"</{opening[1]}>", position)
-        if end >= 0:
-            yield opening[1], text[position:end].strip()
+        name, position = opening[1], opening.end()
+        if position <= last_closing[name]:
+            end = text.find(f"</{name}>", position)
+            yield name, text[position:end].strip()
             position = end
 
 
