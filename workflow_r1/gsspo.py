@@ -6,19 +6,22 @@ and clipped as one unit, because a turn is what the policy decides as a whole:
 
     s_k  =  exp( 1/|τ_k| · Σ_{t∈τ_k} [log π_θ(y_t) − log π_old(y_t)] )
     J    =  mean over responses i of   mean over the K_i sub-sequences k of response i of
-            min( s_k · Â ,  clip(s_k, 1 − ε_low, 1 + ε_high) · Â )
+            min( s_k · Â ,  clip(s_k, 1 − ε_low, 1 + ε_high) · Â )     where Â ≥ 0
+            max( the same ,  c · Â )                                   where Â < 0
 
-so that a long turn weighs no more than a short one, and a response of many turns no more than one of few. With one
-sub-sequence a response this is GSPO, with one token a sub-sequence it is PPO's ratio and clip.
+so that a long turn weighs no more than a short one, and a response of many turns no more than one of few. The second
+line, the dual clip, keeps a bad turn that became far more likely from outweighing all others. With one sub-sequence a
+response and no dual clip (c = ∞) this is GSPO, with one token a sub-sequence it is PPO's ratio and clips.
 
 A sub-sequence is a maximal run of ones in the response mask, so nothing but the mask is needed to find it. Shapes:
 B responses padded to T tokens, of which N are valid (mask one) and form S sub-sequences. Everything is computed on the
 N valid tokens alone: whatever stands at a masked position, NaN included, is never read.
 
 Sources: Workflow-R1 (arXiv 2602.01202); GSPO, whose per-token form is used (arXiv 2507.18071); AT²PO, prior work on
-ratios and clipping by turn (arXiv 2601.04767).
+ratios and clipping by turn (arXiv 2601.04767); the dual clip (arXiv 1912.09729).
 """
 
+import math
 from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
 
@@ -100,6 +103,7 @@ class GSsPOLoss:
     ratio: torch.Tensor  # (S,) s_k
     clipped_low: torch.Tensor  # (S,) bool, s_k < 1 − ε_low and Â (of the first token) negative: no gradient is left
     clipped_high: torch.Tensor  # (S,) bool, s_k > 1 + ε_high and Â positive: likewise
+    clipped_dual: torch.Tensor  # (S,) bool, s_k > c and Â negative: likewise
     approx_kl: torch.Tensor  # scalar, the mean of log π_old − log π_θ over the valid tokens
 
 
@@ -111,6 +115,7 @@ def gsspo_loss(
     *,
     clip_low: float,
     clip_high: float,
+    clip_dual: float = math.inf,
     weighting: str = "uniform",
     rollout_is_weights: torch.Tensor | None = None,
     num_responses: float | None = None,
@@ -130,17 +135,23 @@ def gsspo_loss(
         advantages: (B, T).
         response_mask: (B, T), one where the policy wrote the token.
         clip_low, clip_high: ε_low and ε_high.
+        clip_dual: c, above 1; by default there is no dual clip.
         weighting: what sub-sequences weigh inside a response, see `Subsequences.token_weights`.
         rollout_is_weights: (B, T) factors on the token losses that correct for a rollout policy other than π_old.
         num_responses: the number of responses the mean is over where this batch is only a part of it; by default
             the responses here that are not empty.
 
     Raises:
-        ValueError: shapes differ, or an unknown weighting.
+        ValueError: shapes differ, c is not above 1, or an unknown weighting.
     """
-    shapes = {tuple(x.shape) for x in (log_prob, old_log_prob, advantages, response_mask)}
+    weights = [] if rollout_is_weights is None else [rollout_is_weights]
+    shapes = {tuple(x.shape) for x in (log_prob, old_log_prob, advantages, response_mask, *weights)}
     if len(shapes) > 1 or log_prob.dim() != 2:
-        raise ValueError(f"Log-probs, advantages and mask need one common shape (B, T); got {sorted(shapes)}.")
+        raise ValueError(
+            f"Log-probs, advantages, mask and rollout weights need one common shape (B, T); got {sorted(shapes)}."
+        )
+    if not clip_dual > 1:
+        raise ValueError(f"The dual clip bounds ratios from above and needs to be more than 1; got {clip_dual:g}.")
 
     runs = find_subsequences(response_mask)
     dtype = torch.promote_types(log_prob.dtype, torch.float32)
@@ -149,8 +160,12 @@ def gsspo_loss(
     token_log_ratio = new.detach() - old
     log_ratio = runs.mean(token_log_ratio)
     token_ratio = (new - new.detach() + runs.spread(log_ratio)).clamp(max=MAX_LOG_RATIO).exp()
-    # min(s·Â, clip(s)·Â) bounds s from above where Â is positive and from below where it is negative.
-    bounded = torch.where(advantage > 0, token_ratio.clamp(max=1 + clip_high), token_ratio.clamp(min=1 - clip_low))
+    # The minimum bounds s from above where Â is positive and from below where it is negative; there c does from above.
+    bounded = torch.where(
+        advantage > 0,
+        token_ratio.clamp(max=1 + clip_high),
+        token_ratio.clamp(min=1 - clip_low, max=clip_dual),
+    )
     token_weight = runs.spread(runs.token_weights(weighting, dtype))
     if rollout_is_weights is not None:
         token_weight = token_weight * runs.tokens(rollout_is_weights)
@@ -165,6 +180,7 @@ def gsspo_loss(
         ratio=ratio,
         clipped_low=(ratio < 1 - clip_low) & (first < 0),
         clipped_high=(ratio > 1 + clip_high) & (first > 0),
+        clipped_dual=(ratio > clip_dual) & (first < 0),
         approx_kl=-token_log_ratio.sum() / max(len(token_log_ratio), 1),
     )
 
@@ -182,9 +198,9 @@ def group_relative_advantages(
     """How much better each response did than the other responses to its prompt.
 
     The outcome, a response's summed reward, is centred on the group's mean and divided by its standard deviation, as
-    in GRPO (arXiv 2402.03300); a group of one keeps its reward. A response with nothing left in its mask is not
-    trained on: it is no part of its group's statistics and gets 0. So does the only one of several that has something
-    left: there is nothing to compare it with.
+    in GRPO (arXiv 2402.03300). A group of one keeps its reward; where all did equally well, every advantage is exactly
+    0. A response with nothing left in its mask is not trained on: it is no part of its group's statistics and gets 0.
+    So does the only one of several that has something left: there is nothing to compare it with.
 
     With `turn_rewards`, only the reward from a response's last sub-sequence onwards is the outcome. The reward on an
     earlier sub-sequence, or on the observation after it, belongs to that turn: it is normalised in the same way over
@@ -194,16 +210,18 @@ def group_relative_advantages(
     Args:
         token_level_rewards: (B, T).
         response_mask: (B, T), one where the policy wrote the token.
-        groups: B labels, the same for all responses to one prompt.
+        groups: B labels, the same for all responses to one prompt: texts, numbers, or a (B,) tensor or array.
         normalise_by_std: divide by the (unbiased) standard deviation plus `epsilon`.
 
     Returns:
         (B, T) advantages, constant over a sub-sequence and zero where the mask is.
+
+    Raises:
+        ValueError: there are not as many labels as responses.
     """
     mask = response_mask.bool()
     trained = mask.any(dim=1)
-    numbers: dict[Hashable, int] = {}
-    group = torch.tensor([numbers.setdefault(g, len(numbers)) for g in groups], dtype=torch.int64, device=mask.device)
+    group = _number_groups(groups, len(mask)).to(mask.device)
 
     # The turn that each position belongs to: a turn reaches to where the next one starts, the first from position 0.
     turn = (_starts(mask).cumsum(dim=1) - 1).clamp(min=0) if turn_rewards else torch.zeros_like(mask, dtype=torch.int64)
@@ -212,7 +230,8 @@ def group_relative_advantages(
     outcome = token_level_rewards.where(turn == last, 0).sum(dim=-1)
     advantage = torch.zeros_like(outcome)
     advantage[trained] = _normalise(outcome[trained], group[trained], normalise_by_std, epsilon)
-    left_alone = (group.bincount() > 1) & (group[trained].bincount(minlength=len(numbers)) == 1)
+    sizes = group.bincount()
+    left_alone = (sizes > 1) & (group[trained].bincount(minlength=len(sizes)) == 1)
     advantage[left_alone[group]] = 0
     advantages = advantage[:, None].expand_as(token_level_rewards)
 
@@ -227,13 +246,38 @@ def group_relative_advantages(
     return advantages.where(mask, 0)
 
 
+def _number_groups(labels: Iterable[Hashable], count: int) -> torch.Tensor:
+    """(count,) int64: labels numbered in the order in which they first appear."""
+    if isinstance(labels, torch.Tensor):
+        labels = labels.tolist()
+    numbers: dict[Hashable, int] = {}
+    # A tensor is equal to nothing but itself as a key: taken as it is, every row would be a group of its own.
+    plain = (label.item() if isinstance(label, torch.Tensor) else label for label in labels)
+    group = [numbers.setdefault(label, len(numbers)) for label in plain]
+    if len(group) != count:
+        raise ValueError(f"Every response needs one group label; got {len(group)} labels for {count} responses.")
+    return torch.tensor(group, dtype=torch.int64)
+
+
 def _normalise(values: torch.Tensor, group: torch.Tensor, by_std: bool, epsilon: float) -> torch.Tensor:
     """Centre (M,) values on the mean of their group, and scale them by its standard deviation."""
     normalised = values.clone()
+    mean: torch.Tensor | float
+    std: torch.Tensor | float
     for members in group.argsort(stable=True).split(group.bincount().tolist()):
-        alone = len(members) < 2
-        mean, std = (0.0, 1.0) if alone else (values[members].mean(), values[members].std())
+        if len(members) < 2:
+            mean, std = 0.0, 1.0
+        elif _all_equal(values[members]):
+            normalised[members] = 0
+            continue
+        else:
+            mean, std = values[members].mean(), values[members].std()
         normalised[members] -= mean
         if by_std:
             normalised[members] /= std + epsilon
     return normalised
+
+
+def _all_equal(values: torch.Tensor) -> bool:
+    """Whether values differ by rounding alone, which a division by their standard deviation would blow up."""
+    return bool(values.max() - values.min() <= 4 * torch.finfo(values.dtype).eps * values.abs().max())

@@ -1,5 +1,6 @@
 """Group-relative advantages: against numbers worked out by hand."""
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -44,6 +45,50 @@ def test_a_group_of_one_keeps_its_reward_and_an_empty_batch_is_all_zero():
     rewards, mask = outcome_rewards([2.0]), torch.tensor([[1, 0, 0, 1]])
     close(group_relative_advantages(rewards, mask, ["a"]), [[2 / (1 + 1e-6), 0, 0, 2 / (1 + 1e-6)]])
     assert not group_relative_advantages(rewards, torch.zeros(1, 4), ["a"], turn_rewards=True).any()
+
+
+@pytest.mark.parametrize("by_std", [True, False])
+@pytest.mark.parametrize(
+    "rewards",
+    [
+        torch.full((16, 1), 0.9),  # their mean is not 0.9 in float32
+        torch.full((7, 1), -0.3, dtype=torch.float64),
+        torch.full((5, 1), 1e6 / 3),
+        torch.tensor([[0.1, 0.2, 0.0], [0.3, 0.0, 0.0], [0.0, 0.15, 0.15]]),  # equal up to rounding
+        torch.zeros(4, 2),
+    ],
+)
+def test_where_all_did_equally_well_every_advantage_is_exactly_zero(rewards, by_std):
+    advantages = group_relative_advantages(
+        rewards, torch.ones(rewards.shape), ["q"] * len(rewards), normalise_by_std=by_std
+    )
+    assert not advantages.any()
+
+
+def test_a_small_difference_that_is_no_rounding_counts():
+    advantages = group_relative_advantages(torch.tensor([[0.9], [0.9001]]), torch.ones(2, 1), "aa")
+    assert advantages.sign().tolist() == [[-1.0], [1.0]]
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        torch.tensor([3, 5, 3, 5]),
+        list(torch.tensor([3, 5, 3, 5])),
+        np.array([3, 5, 3, 5]),
+        np.array(["a", "b", "a", "b"], dtype=object),
+        (label for label in ("x", "y", "x", "y")),
+    ],
+)
+def test_labels_of_any_kind_make_the_same_groups(labels):
+    rewards, mask = outcome_rewards([1.0, 0.0, 0.0, 2.0]), torch.ones(4, 4)
+    advantages = group_relative_advantages(rewards, mask, labels, normalise_by_std=False)
+    close(advantages[:, 0], [0.5, -1.0, -0.5, 1.0])
+
+
+def test_too_few_labels_are_refused():
+    with pytest.raises(ValueError, match="3 labels for 4 responses"):
+        group_relative_advantages(outcome_rewards([0.0] * 4), torch.ones(4, 4), "abc")
 
 
 def test_turn_rewards_fall_on_their_own_turn():

@@ -111,3 +111,5 @@ def test_shapes_that_do_not_fit_are_refused(shape):
     x = torch.zeros(2, 4)
     with pytest.raises(ValueError, match="one common shape"):
         gsspo_loss(x, x, torch.zeros(shape), x, clip_low=0.2, clip_high=0.2)
+    with pytest.raises(ValueError, match="one common shape"):
+        gsspo_loss(x, x, x, x, clip_low=0.2, clip_high=0.2, rollout_is_weights=torch.ones(shape))

@@ -1,5 +1,7 @@
 """The GSsPO loss: against numbers worked out by hand, autograd of the plain formula, and its limits."""
 
+import math
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -9,7 +11,7 @@ from support.batches import close, masks, random_batch, runs_of_ones, value_and_
 from workflow_r1.gsspo import find_subsequences, gsspo_loss
 
 
-def naive_loss(log_prob, old_log_prob, advantages, mask, low, high, weighting="uniform", num_responses=None):
+def naive_loss(log_prob, old_log_prob, advantages, mask, low, high, dual, weighting="uniform"):
     """The formula with plain loops: the ratio of a sub-sequence is a function of all its tokens, no stop-gradient."""
     responses = []
     for i, row in enumerate(mask.tolist()):
@@ -18,9 +20,12 @@ def naive_loss(log_prob, old_log_prob, advantages, mask, low, high, weighting="u
             s = torch.stack([log_prob[i, t] - old_log_prob[i, t] for t in run]).mean().exp()
             advantage = advantages[i, run[0]]
             weight = 1 / len(runs) if weighting == "uniform" else len(run) / sum(row)
-            objective = objective + weight * torch.minimum(s * advantage, s.clamp(1 - low, 1 + high) * advantage)
+            clipped = torch.minimum(s * advantage, s.clamp(1 - low, 1 + high) * advantage)
+            if advantage < 0:
+                clipped = torch.maximum(clipped, dual * advantage)
+            objective = objective + weight * clipped
         responses += [objective] if runs else []
-    return -sum(responses, start=log_prob.new_zeros(())) / (num_responses or max(len(responses), 1))
+    return -sum(responses, start=log_prob.new_zeros(())) / max(len(responses), 1)
 
 
 # Worked out by hand with ε_low = 0.1 and ε_high = 0.2:
@@ -88,6 +93,31 @@ def test_the_reported_statistics_match_the_numbers_worked_out_by_hand():
     assert output.subsequences.num_responses == 3
 
 
+def test_the_dual_clip_bounds_the_loss_of_a_turn_with_a_negative_advantage_and_no_other():
+    log_ratio = torch.tensor([[2.0, 0.0, 1.0, 1.4], [2.0, 2.0, 0.0, 0.5]], dtype=torch.float64)
+    mask = torch.tensor([[1, 0, 1, 1], [1, 1, 0, 1]])
+    old = torch.full((2, 4), -3.0, dtype=torch.float64)
+    advantages = torch.tensor([[-2.0], [1.0]], dtype=torch.float64).expand(2, 4)
+    log_prob = (old + log_ratio).requires_grad_()
+    output = gsspo_loss(log_prob, old, advantages, mask, clip_low=0.1, clip_high=0.2, clip_dual=3.0)
+    output.loss.backward()
+    # Ratios exp(2) = 7.389 and exp(1.2) = 3.320 are cut to 3 where the advantage is -2, and to 1.2 where it is +1.
+    close(output.loss.detach(), ((6.0 + 6.0) / 2 - (1.2 + 1.2) / 2) / 2)
+    assert output.clipped_dual.tolist() == [True, True, False, False]
+    assert output.clipped_high.tolist() == [False, False, True, True]
+    assert not log_prob.grad.any()
+    unbounded = gsspo_loss(log_prob, old, advantages, mask, clip_low=0.1, clip_high=0.2)
+    close(unbounded.loss.detach(), ((2 * 7.38905609893 + 2 * 3.32011692274) / 2 - 1.2) / 2)
+    assert not unbounded.clipped_dual.any()
+
+
+@pytest.mark.parametrize("clip_dual", [1.0, 0.5, -3.0, math.nan])
+def test_a_dual_clip_that_would_cut_ratios_of_one_is_refused(clip_dual):
+    x = torch.zeros(1, 2)
+    with pytest.raises(ValueError, match="needs to be more than 1"):
+        gsspo_loss(x, x, x, x, clip_low=0.2, clip_high=0.2, clip_dual=clip_dual)
+
+
 @pytest.mark.parametrize("dtype", [torch.bool, torch.int64, torch.float32])
 def test_subsequences_are_the_maximal_runs_of_ones_within_a_response(dtype):
     # A run at a row's end and one at the next row's start are two.
@@ -99,12 +129,19 @@ def test_subsequences_are_the_maximal_runs_of_ones_within_a_response(dtype):
 
 
 @settings(max_examples=150, deadline=None)
-@given(masks(), st.integers(0, 2**16), st.sampled_from(["uniform", "token"]), st.floats(0.0, 1.5))
-def test_value_and_gradient_equal_autograd_of_the_plain_formula(mask, seed, weighting, spread):
+@given(
+    masks(),
+    st.integers(0, 2**16),
+    st.sampled_from(["uniform", "token"]),
+    st.floats(0.0, 1.5),
+    st.sampled_from([1.3, 3.0, math.inf]),
+)
+def test_value_and_gradient_equal_autograd_of_the_plain_formula(mask, seed, weighting, spread, dual):
     batch = random_batch(mask, seed, spread)
-    loss, gradient = value_and_gradient(gsspo_loss, *batch, clip_low=0.1, clip_high=0.2, weighting=weighting)
+    clips = {"clip_low": 0.1, "clip_high": 0.2, "clip_dual": dual}
+    loss, gradient = value_and_gradient(gsspo_loss, *batch, **clips, weighting=weighting)
     expected_loss, expected_gradient = (
-        value_and_gradient(naive_loss, *batch, 0.1, 0.2, weighting)
+        value_and_gradient(naive_loss, *batch, 0.1, 0.2, dual, weighting)
         if batch[-1].any()
         else (torch.zeros((), dtype=torch.float64), torch.zeros_like(batch[0]))
     )

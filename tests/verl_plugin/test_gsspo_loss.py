@@ -35,21 +35,25 @@ def test_one_subsequence_a_response_equals_gspo_in_value_and_gradient(global_bat
 def test_ratios_beyond_the_bound_are_treated_as_gspo_treats_them():
     _, old, _, mask = random_batch(torch.ones(2, 4), seed=0)
     batch = (old + torch.tensor([[12.0], [-30.0]]), old, torch.tensor([[-1.0], [1.0]]).double().expand(2, 4), mask)
-    gsspo, gspo = (run_loss(name, batch, actor_config()) for name in ("gsspo", "gspo"))
+    # clip_ratio_c is the dual clip, which GSPO does not have: out of the way.
+    gsspo, gspo = (run_loss(name, batch, actor_config(clip_ratio_c=1e6)) for name in ("gsspo", "gspo"))
     torch.testing.assert_close(gsspo[0], gspo[0])
     torch.testing.assert_close(gsspo[1], gspo[1])
 
 
-def test_one_token_a_subsequence_equals_verls_ppo_in_value_and_gradient():
-    batch = random_batch(torch.tensor([[1, 0] * 6, [0, 1] * 6, [1, 0] * 3 + [0] * 6]), seed=3)
-    # clip_ratio_c is verl's third, dual clip, which PPO does not have: out of the way.
-    config = actor_config(clip_ratio_low=0.1, clip_ratio_high=0.3, clip_ratio_c=1e6)
+@pytest.mark.parametrize("dual_clip", [{}, {"clip_ratio_c": 1.3}, {"clip_ratio_c": 1e6}])
+def test_one_token_a_subsequence_equals_verls_ppo_in_value_and_gradient(dual_clip):
+    mask = torch.tensor([[1, 0] * 6, [0, 1] * 6, [1, 0] * 3 + [0] * 6])
+    batch = random_batch(mask, seed=3, spread=0.3 if dual_clip else 1.5)
+    config = actor_config(clip_ratio_low=0.1, clip_ratio_high=0.3, **dual_clip)
     loss, gradient, metrics = run_loss("gsspo", batch, config)
     ppo, ppo_gradient, ppo_metrics = run_loss("vanilla", batch, config)
     torch.testing.assert_close(loss, ppo, rtol=1e-7, atol=1e-9)
     torch.testing.assert_close(gradient, ppo_gradient, rtol=1e-7, atol=1e-9)
     assert metrics["actor/pg_clipfrac"] == pytest.approx(ppo_metrics["actor/pg_clipfrac"])
     assert 0 < metrics["actor/pg_clipfrac_low"] < metrics["actor/pg_clipfrac"]
+    assert metrics["actor/pg_clipfrac_lower"] == pytest.approx(ppo_metrics["actor/pg_clipfrac_lower"])
+    assert (metrics["actor/pg_clipfrac_lower"] > 0) == (dual_clip.get("clip_ratio_c") != 1e6)
     assert metrics["actor/ppo_kl"] == pytest.approx(ppo_metrics["actor/ppo_kl"])
 
 
@@ -65,6 +69,7 @@ def test_metrics_are_those_of_the_subsequences():
         "actor/pg_clipfrac": pytest.approx(2 / 3),
         "actor/pg_clipfrac_low": pytest.approx(1 / 3),
         "actor/pg_clipfrac_high": pytest.approx(1 / 3),
+        "actor/pg_clipfrac_lower": 0.0,
         "actor/ratio_mean": pytest.approx(0.8822214),
         "actor/ratio_std": pytest.approx(0.2550036),
         "actor/ratio_max": pytest.approx(1.2214028),

@@ -54,7 +54,7 @@ def compute_policy_loss_gsspo(
     Args:
         old_log_prob, log_prob, advantages, response_mask, rollout_is_weights: (B, T).
         loss_agg_mode: not used: GSsPO has an aggregation of its own. The entropy and KL terms go on using it.
-        config: its clip range, `policy_loss` and `global_batch_info` are read.
+        config: its clip range, `clip_ratio_c`, `policy_loss` and `global_batch_info` are read.
 
     Returns:
         The loss, scaled so that its gradients, summed over micro-batches and averaged over data-parallel ranks, are
@@ -69,6 +69,7 @@ def compute_policy_loss_gsspo(
         response_mask,
         clip_low=config.clip_ratio if config.clip_ratio_low is None else config.clip_ratio_low,
         clip_high=config.clip_ratio if config.clip_ratio_high is None else config.clip_ratio_high,
+        clip_dual=config.clip_ratio_c,
         weighting=config.policy_loss.get("subsequence_weighting", "uniform"),
         rollout_is_weights=rollout_is_weights,
         num_responses=_responses_per_rank(config.global_batch_info),
@@ -90,13 +91,14 @@ def _metrics(output: GSsPOLoss) -> dict[str, float]:
     """verl averages these over micro-batches and ranks, then over mini-batches, or takes the maximum if named so."""
     runs, num_subsequences = output.subsequences, len(output.ratio)
     if num_subsequences == 0:  # verl wants the same keys from every micro-batch, also from one with nothing to train on
-        clipped_low = clipped_high = ratio_std = approx_kl = 0.0
+        clipped_low = clipped_high = clipped_dual = ratio_std = approx_kl = 0.0
         ratio_mean = ratio_max = 1.0
     else:
-        clipped_low, clipped_high, ratio_mean, ratio_std, ratio_max, approx_kl = torch.stack(
+        clipped_low, clipped_high, clipped_dual, ratio_mean, ratio_std, ratio_max, approx_kl = torch.stack(
             [
                 output.clipped_low.to(output.ratio).mean(),
                 output.clipped_high.to(output.ratio).mean(),
+                output.clipped_dual.to(output.ratio).mean(),
                 output.ratio.mean(),
                 output.ratio.std(correction=0),
                 output.ratio.max(),
@@ -107,6 +109,7 @@ def _metrics(output: GSsPOLoss) -> dict[str, float]:
         "actor/pg_clipfrac": clipped_low + clipped_high,
         "actor/pg_clipfrac_low": clipped_low,
         "actor/pg_clipfrac_high": clipped_high,
+        "actor/pg_clipfrac_lower": clipped_dual,  # verl's name for the dual clip's
         "actor/ratio_mean": ratio_mean,
         "actor/ratio_std": ratio_std,
         "actor/ratio_max": ratio_max,
