@@ -3,8 +3,8 @@
     python benchmarks/embedded_learning.py            # seeds 1, 2 and 3, one after the other
 
 For each seed: the wall time of the whole run, cold start included (a cached policy is not used), validation EM by data
-source at the first and last validation, and the largest difference between the trainer's and the sampler's
-probabilities. Saves results/embedded_learning.json beside this file and img/embedded_learning.png.
+source at the first and last validation, the largest difference between the trainer's and the sampler's probabilities,
+and by step how far the turns' ratios spread and how many were clipped. Saves results/embedded_learning.json beside this file and img/embedded_learning.png.
 """
 
 import json
@@ -54,6 +54,8 @@ def measure(seed: int, folder: Path) -> dict:
         "em_gain": round(after["all"]["acc"] - before["all"]["acc"], 3),
         "rollout_probs_diff_mean_max": max(differences),
         "validation_em": {step: scores for step, data in metrics.items() if (scores := validation_scores(data))},
+        "ratio_std": {step: data["actor/ratio_std"] for step, data in metrics.items() if "actor/ratio_std" in data},
+        "clipped": {step: data["actor/pg_clipfrac"] for step, data in metrics.items() if "actor/pg_clipfrac" in data},
         "reward": {step: d["critic/score/mean"] for step, d in metrics.items() if "critic/score/mean" in d},
     }
 

@@ -46,7 +46,7 @@ def test_the_reference_recipe_is_the_published_one(recipes):
     assert (config.data.max_prompt_length, config.data.max_response_length) == (1280, 8192)
     assert actor.optim.lr == 1e-6
     assert (actor.use_kl_loss, actor.kl_loss_coef, actor.kl_loss_type) == (True, 0.001, "low_var_kl")
-    assert (actor.clip_ratio_low, actor.clip_ratio_high) == (0.2, 0.2)
+    assert (actor.clip_ratio_low, actor.clip_ratio_high) == (3e-3, 4e-3)
     assert config.workflow_r1.max_calls == 20
     assert (config.trainer.n_gpus_per_node, rollout.tensor_model_parallel_size) == (2, 2)
     assert config.trainer.total_epochs == 2

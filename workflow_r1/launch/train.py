@@ -66,6 +66,8 @@ def train(overrides: Sequence[str], recipe: str | None = None) -> int:
         needs_policy = has_world and config.actor_rollout_ref.model.path is None
         with console.status("checking the configuration"):
             _check(config, environ, needs_policy)
+        if warning := preflight.clip_range_warning(config):
+            console.print(warning, style="yellow")
         if needs_policy:
             overrides = [*overrides, f"actor_rollout_ref.model.path={embedded_policy(config)}"]
         return _run(console, recipe, overrides, config, environ, output_dir)

@@ -7,7 +7,7 @@ from workflow_r1.launch.preflight.data import check_data
 from workflow_r1.launch.preflight.machine import check_machine, check_plugin
 from workflow_r1.launch.preflight.model import check_model
 from workflow_r1.launch.preflight.operators import check_operators
-from workflow_r1.launch.preflight.settings import check_keys, check_loss
+from workflow_r1.launch.preflight.settings import check_keys, check_loss, clip_range_warning
 
 __all__ = [
     "check_data",
@@ -17,4 +17,5 @@ __all__ = [
     "check_model",
     "check_operators",
     "check_plugin",
+    "clip_range_warning",
 ]
