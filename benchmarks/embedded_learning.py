@@ -4,7 +4,8 @@
 
 For each seed: the wall time of the whole run, cold start included (a cached policy is not used), validation EM by data
 source at the first and last validation, the largest difference between the trainer's and the sampler's probabilities,
-and by step how far the turns' ratios spread and how many were clipped. Saves results/embedded_learning.json beside this file and img/embedded_learning.png.
+and by step how far the turns' ratios spread and how many turns were clipped. Saves results/embedded_learning.json
+beside this file and img/embedded_learning.png.
 """
 
 import json
