@@ -43,3 +43,10 @@ def test_a_batch_is_summed_up_per_question_per_turn_and_as_fractions():
 
 def test_an_empty_batch_has_no_metrics():
     assert workflow_metrics([]) == {}
+
+
+def test_what_was_not_served_is_no_score_of_zero():
+    lost = Trajectory(question="a", ended_by=EndedBy.OPERATOR_FAILURE, reward={"reward": 0.0, "acc": 0.0})
+    metrics = workflow_metrics([lost])
+    assert metrics["workflow/ended_by/operator_failure"] == 1.0
+    assert not {"workflow/reward", "workflow/acc", "workflow/f1"} & metrics.keys()

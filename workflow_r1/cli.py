@@ -5,13 +5,31 @@ from typing import Annotated
 
 import typer
 
+from workflow_r1 import __version__
 from workflow_r1.data.commands import prepare, validate
 from workflow_r1.evaluation.commands import ask, compare, eval_
 from workflow_r1.operators.commands import operators_app
 from workflow_r1.terminal import fail
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, help="Train and use policies that build workflows.")
+app = typer.Typer(no_args_is_help=True)
 world_app = typer.Typer(no_args_is_help=True, help="The embedded world: a simulated operator LLM that knows it.")
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"workflow-r1 {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Train and use policies that build workflows."""
+
+
 app.command()(prepare)
 app.command()(validate)
 app.command("eval")(eval_)

@@ -14,7 +14,7 @@ def workflow_metrics(trajectories: Sequence[Trajectory], prefix: str = "workflow
         per question: `turns/mean`, `calls/mean`, `calls/<operator>`, `operator_tokens/mean`; per turn:
         `generate_seconds/mean`, `operator_seconds/mean` and their `/max`; fractions of trajectories:
         `ended_by/<reason>` and `malformed`; and `reward`, `acc`, `f1`, `sub_em` and `no_answer`, means of the reward's
-        parts over the trajectories that the operators' endpoint served. Empty for an empty batch.
+        parts over the trajectories that the operators' endpoint served. What nothing in the batch tells is left out.
     """
     if not trajectories:
         return {}
@@ -37,7 +37,8 @@ def workflow_metrics(trajectories: Sequence[Trajectory], prefix: str = "workflow
     }
     served = [trajectory for trajectory in trajectories if trajectory.ended_by is not EndedBy.OPERATOR_FAILURE]
     for part in ("reward", "acc", "f1", "sub_em", "no_answer"):
-        metrics[part] = _mean(trajectory.reward.get(part, 0.0) for trajectory in served)
+        if scores := [trajectory.reward[part] for trajectory in served if part in trajectory.reward]:
+            metrics[part] = fmean(scores)
     return {f"{prefix}/{name}": value for name, value in metrics.items()}
 
 

@@ -6,6 +6,8 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
+from workflow_r1.jsonl import read_lines
+
 
 class EndedBy(str, Enum):
     """Why a trajectory ended."""
@@ -98,7 +100,5 @@ def write_jsonl(path: Path, trajectories: Iterable[Trajectory]) -> None:
 
 
 def read_jsonl(path: Path) -> Iterator[Trajectory]:
-    """Read what `write_jsonl` wrote."""
-    with path.open(encoding="utf-8") as file:
-        for line in file:
-            yield Trajectory.model_validate_json(line)
+    """Read what `write_jsonl` wrote; what is no trajectory, such as a torn last line, is left out with a warning."""
+    return read_lines(path, Trajectory.model_validate_json)

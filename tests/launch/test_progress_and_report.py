@@ -59,6 +59,7 @@ def run(tmp_path):
         write_jsonl(path, [trajectory("single", acc, 1), trajectory("two_hop", acc, 2), trajectory("two_hop", 0.0, 3)])
     (tmp_path / "global_step_5" / "actor").mkdir(parents=True)
     (tmp_path / "global_step_20" / "actor").mkdir(parents=True)
+    (tmp_path / "latest_checkpointed_iteration.txt").write_text("20")
     (tmp_path / "metrics-001.jsonl").write_text(
         "".join(json.dumps({"step": step, "data": STEP}) + "\n" for step in (0, 1, 2))
     )
@@ -74,6 +75,63 @@ def test_a_step_is_one_line_and_a_validation_another():
 def test_the_first_validation_is_no_step():
     assert list(describe(0, 60, {"val-core/a/acc/mean@1": 1.0})) == ["validation at step 0: EM a 1.00"]
     assert validation_scores({"val-core/a/reward/mean@1": 1.0}) == {}
+
+
+def test_a_data_source_may_hold_slashes_and_markup():
+    data = {
+        "val-core/org/nq [v2]/acc/mean@1": 0.5,
+        "val-core/org/nq [v2]/acc/best@4/mean": 0.9,
+        "val-core/acc/acc/mean@8": 1,
+    }
+    assert validation_scores(data) == {"org/nq [v2]": 0.5, "acc": 1}
+    assert list(describe(3, None, data)) == ["validation at step 3: EM acc 1.00  org/nq [v2] 0.50"]
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        b'{"step": 2, "da',
+        b"",
+        b"[1, 2]",
+        b"null",
+        b'{"data": {}}',
+        b'{"step": "2", "data": {}}',
+        b'{"step": 2, "data": null}',
+        b"\x00\xff\xfe",
+        b"[" * 100_000,
+        b"9" * 5_000,
+    ],
+)
+def test_a_broken_line_of_metrics_is_left_out_and_said_to_be(broken, run, caplog):
+    path = run / "metrics-001.jsonl"
+    path.write_bytes(path.read_bytes() + broken + b"\n" + b'{"step": 9, "data": {"a": 1}}\n')
+    assert list(read_metrics(run)) == [0, 1, 2, 9]
+    assert "metrics-001.jsonl: 1 broken line(s) left out, the first is line 4" in caplog.text
+    assert [step for step, _ in MetricsTail(path).new_records()] == [0, 1, 2, 9]
+
+
+def test_what_is_no_number_is_no_metric(tmp_path):
+    (tmp_path / "metrics-001.jsonl").write_text('{"step": 1, "data": {"a": "text", "b": null, "c": 0.5, "d": NaN}}\n')
+    assert list(read_metrics(tmp_path)[1]) == ["c", "d"]
+
+
+def test_folders_and_files_beside_those_of_a_run_do_not_matter(run, caplog):
+    for name in ("global_step_10-hf", "global_step_", "global_step_999", "global_step_5 (copy)", "metrics"):
+        (run / name).mkdir()
+    (run / "global_step_30").write_text("a file")
+    validations = run / "trajectories" / "val"
+    (validations / "20 copy.jsonl").write_text("")
+    (validations / "best.jsonl").write_text("")
+    with (validations / "20.jsonl").open("a") as file:
+        file.write('{"question": "torn')
+    (run / "ledger.json").write_text("{torn")
+    console = Console(record=True, width=200)
+    print_report(console, RunReport(run, trajectory_dir=run / "trajectories", ledger=run / "ledger.json"))
+    shown = console.export_text()
+    assert f"checkpoint    {run / 'global_step_20' / 'actor'}" in shown
+    assert "Validation at step 0 → step 20" in shown
+    assert "ledger.json cannot be read" in shown
+    assert "20.jsonl: 1 broken line(s) left out, the first is line 4" in caplog.text
 
 
 def test_what_the_endpoint_did_not_serve_is_said():

@@ -1,11 +1,15 @@
 """A short line per training step, read from verl's metrics file as it grows."""
 
 import json
+import logging
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from rich.console import Console
+
+logger = logging.getLogger(__name__)
 
 _PHASES = (  # the newest of these in verl's log says what a long start is busy with
     ("ray init kwargs", "starting Ray"),
@@ -15,6 +19,21 @@ _PHASES = (  # the newest of these in verl's log says what a long start is busy 
     ("Creating file logger", "first validation: vLLM compiles its sampler"),
 )
 _POLL_SECONDS = 0.5
+_VALIDATION_EM = re.compile(r"val-core/(?P<source>.*)/acc/mean@\d+", re.DOTALL)  # a source may hold slashes itself
+
+
+def parse_metrics(line: bytes) -> tuple[int, dict[str, float]]:
+    """`(step, metrics)` of a line of verl's metrics file; what is no number is no metric.
+
+    Raises:
+        ValueError: the line is something else.
+    """
+    record = json.loads(line)
+    if not isinstance(record, dict) or not isinstance(step := record.get("step"), int):
+        raise ValueError("no step")
+    if not isinstance(data := record.get("data"), dict):
+        raise ValueError("no metrics")
+    return step, {name: value for name, value in data.items() if isinstance(value, int | float)}
 
 
 class MetricsTail:
@@ -34,8 +53,10 @@ class MetricsTail:
                 if not line.endswith(b"\n"):
                     return
                 self._position += len(line)
-                record = json.loads(line)
-                yield record["step"], record["data"]
+                try:
+                    yield parse_metrics(line)
+                except (ValueError, RecursionError):
+                    logger.warning("A broken line of %s is left out: %.60r", self._path, line)
 
 
 def follow(
@@ -60,7 +81,7 @@ def follow(
             for step, data in tail.new_records():
                 records.append((step, data))
                 for line in describe(step, total_steps, data):
-                    console.print(line)
+                    console.print(line, markup=False)
             minutes, seconds = divmod(int(time.monotonic() - started), 60)
             phase = _phase(log, log_start) if not records else "training"
             status.update(f"{phase} ({minutes}:{seconds:02d})")
@@ -93,11 +114,7 @@ def describe(step: int, total_steps: int | None, data: Mapping[str, float]) -> I
 
 def validation_scores(data: Mapping[str, float]) -> dict[str, float]:
     """Validation EM by data source, from verl's `val-core/<source>/acc/mean@n`."""
-    return {
-        key.split("/")[1]: value
-        for key, value in data.items()
-        if key.startswith("val-core/") and key.split("/")[2] == "acc" and key.split("/")[3].startswith("mean@")
-    }
+    return {found["source"]: value for key, value in data.items() if (found := _VALIDATION_EM.fullmatch(key))}
 
 
 def _phase(log: Path, start: int) -> str:

@@ -1,6 +1,5 @@
 """What a run shows at its end: before and after in a table, the reward curve as a picture, one trajectory to read."""
 
-import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -12,8 +11,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from workflow_r1.checkpoints import last_checkpoint
 from workflow_r1.drawing import draw_workflow
-from workflow_r1.launch.progress import validation_scores
+from workflow_r1.jsonl import read_lines
+from workflow_r1.launch.progress import parse_metrics, validation_scores
+from workflow_r1.operators import OperatorConfigError
 from workflow_r1.operators.ledger import read_ledger
 from workflow_r1.operators.usage import usage_table
 from workflow_r1.trajectory import EndedBy, Trajectory, read_jsonl
@@ -40,9 +42,8 @@ def read_metrics(folder: Path) -> dict[int, dict[str, float]]:
     """Metrics by step from every `metrics*.jsonl` of a run; a resumed run has one file for each start."""
     merged: dict[int, dict[str, float]] = defaultdict(dict)
     for path in sorted(folder.glob("metrics*.jsonl")):
-        for line in path.read_text().splitlines():
-            record = json.loads(line)
-            merged[record["step"]].update(record["data"])
+        for step, data in read_lines(path, parse_metrics):
+            merged[step].update(data)
     return dict(sorted(merged.items()))
 
 
@@ -62,7 +63,7 @@ def summarise(trajectories: Iterable[Trajectory]) -> dict[str, dict[str, float]]
 
 def validation_steps(trajectory_dir: Path) -> list[int]:
     """The steps whose validation trajectories were kept."""
-    return sorted(int(path.stem) for path in (trajectory_dir / "val").glob("*.jsonl"))
+    return sorted(int(path.stem) for path in (trajectory_dir / "val").glob("*.jsonl") if path.stem.isdecimal())
 
 
 def before_and_after(trajectory_dir: Path) -> Table | None:
@@ -85,7 +86,7 @@ def draw_curve(metrics: Mapping[int, Mapping[str, float]], path: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    rewards = {step: data["workflow/reward"] for step, data in metrics.items() if "actor/pg_loss" in data}
+    rewards = {step: data["workflow/reward"] for step, data in metrics.items() if "workflow/reward" in data}
     sources = sorted({source for data in metrics.values() for source in validation_scores(data)})
     figure, axes = pyplot.subplots(figsize=(7, 4), layout="constrained")
     axes.plot(list(rewards), list(rewards.values()), color="0.6", label="training reward (batch mean)")
@@ -140,11 +141,21 @@ def print_report(console: Console, report: RunReport) -> None:
         if (trajectory := example(report.trajectory_dir)) is not None:
             print_trajectory(console, trajectory)
             draw_workflow(trajectory, workflow)
-    if report.ledger is not None and (spent := read_ledger(report.ledger)).operators:
-        console.print("\n[bold]Operator calls of the run[/bold]", usage_table(spent), sep="\n")
-    checkpoints = sorted(report.output_dir.glob("global_step_*"), key=lambda path: int(path.name.rsplit("_", 1)[1]))
-    console.print(f"checkpoint    {checkpoints[-1] / 'actor' if checkpoints else 'none saved'}")
+    if report.ledger is not None:
+        _print_usage(console, report.ledger)
+    checkpoint = last_checkpoint(report.output_dir)
+    console.print(f"checkpoint    {checkpoint / 'actor' if checkpoint else 'none saved'}")
     console.print(f"trajectories  {report.trajectory_dir or 'not kept'}")
     console.print(f"curve         {curve}")
     if trajectory is not None:
         console.print(f"workflow      {workflow}")
+
+
+def _print_usage(console: Console, ledger: Path) -> None:
+    try:
+        spent = read_ledger(ledger)
+    except OperatorConfigError as error:
+        console.print(str(error), markup=False)
+        return
+    if spent.operators:
+        console.print("\n[bold]Operator calls of the run[/bold]", usage_table(spent), sep="\n")
