@@ -1,5 +1,6 @@
 """The `workflow-r1` command."""
 
+import os
 import sys
 from typing import Annotated
 
@@ -9,6 +10,7 @@ from workflow_r1 import __version__
 from workflow_r1.data.commands import prepare, validate
 from workflow_r1.evaluation.commands import ask, compare, eval_
 from workflow_r1.operators.commands import operators_app
+from workflow_r1.proxies import exempt_this_machine
 from workflow_r1.terminal import fail
 
 app = typer.Typer(no_args_is_help=True)
@@ -22,12 +24,13 @@ def _show_version(asked: bool) -> None:
 
 
 @app.callback()
-def _options(
+def _every_command(
     version: Annotated[
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
     """Train and use policies that build workflows."""
+    exempt_this_machine(os.environ)
 
 
 app.command()(prepare)

@@ -3,10 +3,12 @@
 import pytest
 from fastapi import Response
 from scripted_endpoint import MODEL, error
+from support.recording_proxy import recording_proxy
 
 from workflow_r1.evaluation.endpoint import Completion, PolicyEndpoint
 from workflow_r1.evaluation.errors import ContextLengthError, PolicyEndpointError
 from workflow_r1.evaluation.session import EndpointSession, Sampling, closed_turn
+from workflow_r1.operators import OperatorConfigError
 from workflow_r1.protocol import parse_turn, render_observation
 from workflow_r1.world.server import RunningServer
 from workflow_r1.world.world import World
@@ -211,3 +213,29 @@ async def test_several_models_need_a_name(policy: RunningServer, monkeypatch: py
     monkeypatch.setattr(PolicyEndpoint, "_served_models", two)
     with pytest.raises(PolicyEndpointError, match=r"--model \(it serves a, b\)"):
         await connected(policy)
+
+
+@pytest.mark.parametrize("key", ["sk-a\nb", "…", "Bearer sk-a", '"sk-a"'])
+def test_what_cannot_be_a_key_is_named_by_its_variable(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("POLICY_API_KEY", key)
+    with pytest.raises(OperatorConfigError, match=r"^POLICY_API_KEY h"):
+        PolicyEndpoint("http://127.0.0.1:9/v1")
+
+
+async def test_a_policy_of_this_machine_is_asked_past_the_proxy_and_another_through_it(
+    policy: RunningServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with recording_proxy() as proxy:
+        monkeypatch.setenv("ALL_PROXY", proxy.url)
+        await (await connected(policy)).aclose()
+        assert proxy.asked == []
+        endpoint = PolicyEndpoint("https://llm.example/v1")
+        with pytest.raises(
+            PolicyEndpointError, match=r"\(through the proxy of ALL_PROXY\) cannot be reached: the proxy"
+        ):
+            await endpoint.connect()
+        await endpoint.aclose()
+    assert set(proxy.asked) == {"CONNECT llm.example:443"}
+    monkeypatch.setenv("ALL_PROXY", "socks5://user:secret@proxy.example")
+    with pytest.raises(PolicyEndpointError, match="cannot be reached: ALL_PROXY names a SOCKS proxy"):
+        PolicyEndpoint("https://llm.example/v1")

@@ -7,6 +7,7 @@ import pytest
 from workflow_r1.evaluation.config import Comparison, RunSettings, parse_settings
 from workflow_r1.evaluation.errors import EvaluationError
 from workflow_r1.launch.recipe import REFERENCE, compose_recipe
+from workflow_r1.operators import OperatorConfigError
 from workflow_r1.rollout import RolloutLimits
 
 
@@ -113,3 +114,17 @@ def test_the_bounds_are_those_of_the_reference_recipe() -> None:
         truncate_side=rollout.multi_turn.tool_response_truncate_side,
         keep_failed=recipe.workflow_r1.keep_failed,
     )
+
+
+@pytest.mark.parametrize(
+    "url", ["http://user:secret@h/v1", "'https://h/v1'", "http://h/v1?key=secret", "http:/h", "https://"]
+)
+def test_a_policys_url_that_cannot_be_one_is_refused_before_it_is_written_down(url: str) -> None:
+    with pytest.raises(OperatorConfigError, match=r"^--policy must be an http:// or https:// URL") as raised:
+        parse_settings(RunSettings, {"policy": url, "benchmarks": ["nq"]}, "eval")
+    assert "secret" not in str(raised.value)
+
+
+def test_blanks_around_a_policys_url_are_no_part_of_it() -> None:
+    settings = parse_settings(RunSettings, {"policy": " HTTP://h/v1/ ", "benchmarks": ["nq"]}, "eval")
+    assert (settings.policy, settings.is_endpoint) == ("HTTP://h/v1", True)

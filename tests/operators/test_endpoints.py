@@ -94,7 +94,10 @@ async def test_a_refused_key_is_named_by_its_own_variable(other, environ):
         ({"strong": {"modle": "large"}}, r"^Operator setting 'endpoints\.strong\.modle' is wrong"),
         ({"main": {}}, r"^An endpoint cannot be named 'main'"),
         ({"two words": {}}, r"^An endpoint cannot be named 'two words'"),
-        ({"strong": {"base_url": "ftp://x", "api_key": "k"}}, r"^OPERATOR_BASE_URL must be an http"),
+        (
+            {"strong": {"base_url": "ftp://x", "api_key": "k"}},
+            r"^workflow_r1.operators.endpoints.strong.base_url must be an http",
+        ),
     ],
 )
 def test_a_wrong_endpoint_is_one_clear_sentence(environ, endpoints, complaint):

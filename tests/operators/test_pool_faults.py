@@ -24,7 +24,7 @@ PASSING = {
     "conflict": (c.status(409), "answered 409."),
     "truncated JSON": (c.truncated_json, "sent something that is not a reply."),
     "a web page": (c.web_page, "sent something that is not a reply."),
-    "dropped connection": (c.dropped, "dropped the connection."),
+    "dropped connection": (c.dropped, "if it speaks TLS, OPERATOR_BASE_URL has to begin with https://."),
     "dropped midway": (c.dropped_midway, "dropped the connection."),
     "hang": (c.hang, "did not answer in time."),
 }

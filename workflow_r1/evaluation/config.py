@@ -15,7 +15,7 @@ from workflow_r1.evaluation.errors import EvaluationError
 from workflow_r1.evaluation.summary import Prices
 from workflow_r1.operators import OperatorPool, OperatorSettings
 from workflow_r1.operators.registry import select_operators
-from workflow_r1.operators.service import EndpointSettings
+from workflow_r1.operators.service import EndpointSettings, chat_url
 from workflow_r1.policy_prompt import DEFAULT_TEMPLATE, render_system_prompt
 from workflow_r1.rollout import RolloutLimits
 
@@ -57,9 +57,16 @@ class PolicySettings(BaseModel):
     policy_prompt_price: float = Field(default=0.0, ge=0)
     policy_completion_price: float = Field(default=0.0, ge=0)
 
+    @field_validator("policy")
+    @classmethod
+    def _plain_url(cls, policy: str | None) -> str | None:
+        return (
+            chat_url(policy, "--policy") if policy and re.match(r"[\s\"']*https?:", policy, re.IGNORECASE) else policy
+        )
+
     @property
     def is_endpoint(self) -> bool:
-        return bool(self.policy and re.match(r"https?://", self.policy))
+        return bool(self.policy and re.match(r"https?://", self.policy, re.IGNORECASE))
 
     def checkpoint(self) -> str:
         """What vLLM is to serve: a checkpoint's folder, not yet merged, or a model id.

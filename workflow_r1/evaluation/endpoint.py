@@ -7,13 +7,17 @@ from json import JSONDecodeError
 from typing import Any
 
 import openai
-from openai import AsyncOpenAI, DefaultAioHttpClient
+from openai import AsyncOpenAI
 from openai.types.chat import ChatCompletion
 from pydantic import SecretStr
 
 from workflow_r1.evaluation.errors import ContextLengthError, PolicyEndpointError
+from workflow_r1.http_client import http_client
+from workflow_r1.operators.connection_faults import service_at
 from workflow_r1.operators.errors import PromptTooLongError
 from workflow_r1.operators.faults import MalformedReplyError, Wording, request_fault, status_fault
+from workflow_r1.operators.keys import check_key
+from workflow_r1.proxies import ProxyError
 
 Message = dict[str, str]
 
@@ -55,6 +59,10 @@ class PolicyEndpoint:
     Attributes:
         context_length: tokens that fit into the model's context, where the endpoint says so.
         observation_role: the role in which the model gets to read an observation; see `connect`.
+
+    Raises:
+        OperatorConfigError: the key cannot be one.
+        PolicyEndpointError: the proxy on the way cannot be used.
     """
 
     def __init__(self, base_url: str, model: str | None = None, api_key: str | None = None) -> None:
@@ -63,12 +71,14 @@ class PolicyEndpoint:
         self.context_length: int | None = None
         self.observation_role = "tool"
         self._api_key = SecretStr(api_key or os.environ.get(API_KEY_VARIABLE) or "")
+        if key := self._api_key.get_secret_value():
+            check_key(key, API_KEY_VARIABLE)
         self._openai = AsyncOpenAI(
             base_url=self.base_url,
             api_key=self._api_key.get_secret_value() or "none",
             timeout=_TIMEOUT,
             max_retries=_RETRIES,
-            http_client=DefaultAioHttpClient(timeout=_TIMEOUT),
+            http_client=_http_client(self.base_url),
         )
 
     async def connect(self) -> None:
@@ -127,8 +137,9 @@ class PolicyEndpoint:
 
     def _explained(self, error: Exception) -> PolicyEndpointError:
         wording = Wording(
-            service=f"The policy endpoint {self.base_url}",
-            url_setting="its address",
+            service=service_at("The policy endpoint", self.base_url),
+            url=self.base_url,
+            url_setting="--policy",
             key_setting=API_KEY_VARIABLE,
             secret=self._api_key,
             model=f"does not serve the model {self.model!r}: check the address and the model's name",
@@ -145,6 +156,13 @@ class PolicyEndpoint:
 
     async def aclose(self) -> None:
         await self._openai.close()
+
+
+def _http_client(base_url: str) -> Any:
+    try:
+        return http_client(base_url, _TIMEOUT)
+    except ProxyError as error:
+        raise PolicyEndpointError(f"The policy endpoint {base_url} cannot be reached: {error}") from None
 
 
 def _read(completion: ChatCompletion) -> Completion:

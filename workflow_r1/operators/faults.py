@@ -3,11 +3,12 @@
 import email.utils
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pydantic import SecretStr
 
+from workflow_r1.operators.connection_faults import PROXY_WANTS_PASSWORD, connection_fault
 from workflow_r1.operators.errors import OperatorEndpointError, PromptTooLongError
 
 _PASSING_STATUS = (408, 409, 429)
@@ -25,6 +26,7 @@ class Wording:
 
     Attributes:
         service: such as "The operator endpoint http://localhost:8000/v1".
+        url: its address.
         url_setting: what may be wrong where the service cannot be reached.
         key_setting: what is wrong where it refuses the key.
         secret: the key itself, which services like to repeat.
@@ -32,6 +34,7 @@ class Wording:
     """
 
     service: str
+    url: str
     url_setting: str
     key_setting: str
     secret: SecretStr
@@ -40,19 +43,10 @@ class Wording:
 
 def request_fault(error: Exception, wording: Wording) -> OperatorEndpointError:
     """The `OperatorEndpointError` for what a request raised, other than for its status."""
-    import aiohttp  # slow to import, and only needed here
-
     if isinstance(error, MalformedReplyError):
         return OperatorEndpointError(f"{wording.service} sent something that is not a reply.", retryable=True)
-    # The aiohttp transport reports every connection fault as a timeout, so the cause decides.
-    causes = list(_chain(error))
-    if any(isinstance(cause, aiohttp.ClientConnectorError) for cause in causes):
-        sentence = f"{wording.service} cannot be reached: check that it runs and that {wording.url_setting} is right."
-    elif isinstance(error, TimeoutError) or any(isinstance(cause, aiohttp.ServerTimeoutError) for cause in causes):
-        sentence = f"{wording.service} did not answer in time."
-    else:
-        sentence = f"{wording.service} dropped the connection."
-    return OperatorEndpointError(sentence, retryable=True, outage=True)
+    fault = connection_fault(error, wording.url, wording.url_setting)
+    return OperatorEndpointError(f"{wording.service} {fault.text}.", retryable=not fault.lasting, outage=True)
 
 
 def status_fault(
@@ -62,6 +56,8 @@ def status_fault(
     said, kind = _excerpt(body.get("message"), wording), OperatorEndpointError
     if status in (401, 403):
         sentence = f"{wording.service} refused the key ({status}): set {wording.key_setting} to a key that it accepts."
+    elif status == 407:
+        sentence = f"{wording.service} {PROXY_WANTS_PASSWORD}."
     elif status == 404 and wording.model:
         sentence = f"{wording.service} {wording.model} (404{said})."
     else:
@@ -103,9 +99,3 @@ def _excerpt(message: object, wording: Wording) -> str:
         message = message.replace(secret, "***")
     message = " ".join(message.split()).rstrip(".")
     return ": " + (message if len(message) <= _EXCERPT_LENGTH else message[:_EXCERPT_LENGTH] + "...")
-
-
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__

@@ -4,6 +4,8 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, Field, ValidationError
 
+from workflow_r1.http_client import http_client
+from workflow_r1.operators.connection_faults import service_at
 from workflow_r1.operators.faults import MalformedReplyError, Wording, status_fault
 from workflow_r1.operators.limiter import Admission
 from workflow_r1.operators.request import ChatRequest, Reply
@@ -11,7 +13,7 @@ from workflow_r1.operators.service import SearchSettings
 from workflow_r1.operators.service_client import ServiceClient
 
 if TYPE_CHECKING:
-    import aiohttp
+    import httpx2
 
 NOTHING_FOUND = "Nothing was found."
 
@@ -22,9 +24,11 @@ class SearchClient(ServiceClient):
     def __init__(self, search: SearchSettings, admission: Admission) -> None:
         self._url, self._results = search.url or "", search.results
         self._headers = {"X-API-KEY": search.api_key.get_secret_value()}
-        self._session: aiohttp.ClientSession | None = None
+        self._timeout = search.attempt_timeout
+        self._opened: httpx2.AsyncClient | None = None
         wording = Wording(
-            service=f"The search endpoint {self._url}",
+            service=service_at("The search endpoint", self._url),
+            url=self._url,
             url_setting="SEARCH_URL",
             key_setting="SEARCH_API_KEY",
             secret=search.api_key,
@@ -32,25 +36,22 @@ class SearchClient(ServiceClient):
         super().__init__(search, admission, wording)
 
     async def _request(self, request: ChatRequest) -> Reply:
-        import aiohttp  # slow to import
-
-        if self._session is None:
-            connector = aiohttp.TCPConnector(limit=0)  # the limit is the admission's
-            self._session = aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=None))
+        if self._opened is None:
+            self._opened = http_client(self._url, self._timeout)
         query = {"q": request.messages[-1]["content"], "num": self._results}
         # A redirect to another host would take the key along.
-        async with self._session.post(self._url, json=query, headers=self._headers, allow_redirects=False) as response:
-            content = await response.read()
-            if response.status != 200:
-                raise status_fault(response.status, {"message": _message(content)}, response.headers, self._wording)
+        response = await self._opened.post(self._url, json=query, headers=self._headers, follow_redirects=False)
+        if response.status_code != 200:
+            said = {"message": _message(response.content)}
+            raise status_fault(response.status_code, said, response.headers, self._wording)
         try:
-            return Reply(_Results.model_validate_json(content).as_text(self._results))
+            return Reply(_Results.model_validate_json(response.content).as_text(self._results))
         except ValidationError:
             raise MalformedReplyError from None
 
     async def aclose(self) -> None:
-        if self._session is not None:
-            await self._session.close()
+        if self._opened is not None:
+            await self._opened.aclose()
 
 
 def passage_list(passages: list[tuple[str, str]]) -> str:

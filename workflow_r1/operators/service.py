@@ -1,5 +1,6 @@
 """What operators ask: a chat-completions endpoint or a search back end, and how hard each may be asked."""
 
+import re
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -7,6 +8,8 @@ from pydantic import ConfigDict, Field, SecretStr, field_validator, model_valida
 
 from workflow_r1.operators.errors import OperatorConfigError
 from workflow_r1.operators.limiter import Limits
+
+_NEVER_IN_A_URL = re.compile(r"[\s\x00-\x1f\"'`<>\\^{|}…]")
 
 
 class ServiceSettings(Limits):
@@ -65,7 +68,7 @@ class EndpointSettings(ServiceSettings):
     @field_validator("base_url")
     @classmethod
     def _plain_http(cls, value: str) -> str:
-        return plain_http(value, "OPERATOR_BASE_URL", "http://localhost:8000/v1")
+        return chat_url(value, "OPERATOR_BASE_URL")
 
 
 class SearchSettings(ServiceSettings):
@@ -100,6 +103,21 @@ class SearchSettings(ServiceSettings):
         return self
 
 
+def chat_url(value: str, setting: str) -> str:
+    """The base URL of a chat-completions endpoint, as `plain_http` returns it.
+
+    Raises:
+        OperatorConfigError: as `plain_http`, or it is the URL of the completions themselves.
+    """
+    url = plain_http(value, setting, "http://localhost:8000/v1")
+    if url.endswith("/completions"):
+        raise OperatorConfigError(
+            f"{setting} must be the URL that the endpoint's paths begin with, such as http://localhost:8000/v1: leave "
+            "out /chat/completions."
+        )
+    return url
+
+
 def plain_http(value: str, setting: str, example: str) -> str:
     """`value` without white space and a last slash.
 
@@ -114,7 +132,7 @@ def plain_http(value: str, setting: str, example: str) -> str:
         port_ok = url.port is None or url.port > 0
     except ValueError:
         raise wrong from None
-    if url.scheme not in ("http", "https") or not url.hostname or not port_ok:
+    if url.scheme not in ("http", "https") or not url.hostname or not port_ok or _NEVER_IN_A_URL.search(value.strip()):
         raise wrong
     if "@" in url.netloc or url.query or url.fragment:
         raise wrong

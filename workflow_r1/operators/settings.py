@@ -9,8 +9,9 @@ from pydantic import Field, ValidationError, field_validator
 
 from workflow_r1.cache_dir import cache_dir
 from workflow_r1.operators.errors import OperatorConfigError
+from workflow_r1.operators.keys import check_key
 from workflow_r1.operators.limiter import Limits
-from workflow_r1.operators.service import EndpointSettings, SearchSettings, ServiceSettings
+from workflow_r1.operators.service import EndpointSettings, SearchSettings, ServiceSettings, chat_url
 
 MAIN, SEARCH = "main", "search"
 """The names of the endpoint that serves whatever names no other, and of the Search operator's back end."""
@@ -108,6 +109,7 @@ class OperatorSettings(EndpointSettings):
         environ = os.environ if environ is None else environ
         given: dict[str, Any] = {field: environ[name] for field, name in _ENVIRONMENT.items() if environ.get(name)}
         given |= _given(overrides)
+        _check_key(given, MAIN)
         if missing := [name for field, name in _ENVIRONMENT.items() if not given.get(field)]:
             names, verb = ", ".join(missing), "is" if len(missing) == 1 else "are"
             raise OperatorConfigError(
@@ -134,13 +136,17 @@ def _given(fields: Mapping[str, Any]) -> dict[str, Any]:
 def _endpoint(name: str, own: dict[str, Any], main: dict[str, Any], environ: Mapping[str, str]) -> dict[str, Any]:
     if name in (MAIN, SEARCH) or not name.isidentifier():
         raise OperatorConfigError(f"An endpoint cannot be named {name!r}: take another word of letters and digits.")
+    if isinstance(own.get("base_url"), str):
+        own["base_url"] = chat_url(own["base_url"], f"workflow_r1.operators.endpoints.{name}.base_url")
     variable = key_variable(name)
     inherited = {field: main[field] for field in EndpointSettings.model_fields if field in main}
     if environ.get(variable):
         inherited["api_key"] = environ[variable]
     elif own.get("base_url", main["base_url"]) != main["base_url"] and "api_key" not in own:
         raise OperatorConfigError(f"{variable} is not set: the endpoint {name!r} at a URL of its own needs its key.")
-    return inherited | own
+    merged = inherited | own
+    _check_key(merged, name)
+    return merged
 
 
 def _search(own: dict[str, Any], environ: Mapping[str, str]) -> dict[str, Any] | None:
@@ -148,9 +154,17 @@ def _search(own: dict[str, Any], environ: Mapping[str, str]) -> dict[str, Any] |
         return own
     names = {"url": "SEARCH_URL", "api_key": "SEARCH_API_KEY"}
     search = {field: environ[name] for field, name in names.items() if environ.get(name)} | own
-    return search if "url" in search else None
+    if "url" not in search:
+        return None
+    _check_key(search, SEARCH)
+    return search
+
+
+def _check_key(fields: Mapping[str, Any], name: str) -> None:
+    if isinstance(key := fields.get("api_key"), str) and key:
+        check_key(key, key_variable(name))
 
 
 def key_variable(name: str) -> str:
-    """The environment variable with the key of the endpoint `name`."""
-    return "OPERATOR_API_KEY" if name == MAIN else f"OPERATOR_API_KEY_{name.upper()}"
+    """The environment variable with the key of the service `name`."""
+    return {MAIN: "OPERATOR_API_KEY", SEARCH: "SEARCH_API_KEY"}.get(name, f"OPERATOR_API_KEY_{name.upper()}")

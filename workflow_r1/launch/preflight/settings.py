@@ -14,7 +14,7 @@ def check_keys(config: DictConfig) -> None:
     holders = {MAIN: operators, **(operators.get("endpoints") or {}), SEARCH: operators.get("search") or {}}
     for name, fields in holders.items():
         if (fields or {}).get("api_key") is not None:
-            variable = "SEARCH_API_KEY" if name == SEARCH else key_variable(name)
+            variable = key_variable(name)
             raise LaunchError(
                 f"The configuration holds a key for {name!r}, and verl prints its configuration: take api_key out "
                 f"of workflow_r1.operators and set {variable} in the environment."
