@@ -1,4 +1,4 @@
-"""The CPU platform and the two places upstream that no setting reaches: each test fails when upstream changes."""
+"""The CPU platform and the three places upstream that no setting reaches: each test fails when upstream changes."""
 
 import importlib.metadata
 import inspect
@@ -58,6 +58,25 @@ def test_verl_still_builds_the_backend_string_that_torch_rejects():
 
     source = inspect.getsource(inspect.unwrap(distributed.initialize_global_process_group_ray))
     assert 'backend or f"cpu:gloo,{get_device_name()}:{get_nccl_backend()}"' in source
+
+
+def test_verl_still_pins_the_memory_of_what_it_offloads():
+    """When this fails, verl has changed the line that `cpu_offload_policy` works around."""
+    from verl.workers.engine.fsdp import transformer_impl
+
+    source = inspect.getsource(transformer_impl.FSDPEngine._build_fsdp_module)
+    assert "offload_policy = CPUOffloadPolicy(pin_memory=True)" in source
+
+
+@vllm_cpu
+@pytest.mark.slow
+def test_a_reference_policy_needs_no_pinned_memory(tmp_path):
+    code = (
+        "import verl.utils.distributed\n"
+        "from verl.workers.engine.fsdp import transformer_impl\n"
+        "print(transformer_impl.CPUOffloadPolicy(pin_memory=True))\n"
+    )
+    assert python_on_cpu(code, tmp_path) == "CPUOffloadPolicy(pin_memory=False)"
 
 
 @vllm_cpu

@@ -52,8 +52,11 @@ def total_steps(config: DictConfig) -> int | None:
 
     Prompts that are too long are left out by verl, so it may count fewer.
     """
-    if config.trainer.total_training_steps:
-        return config.trainer.total_training_steps
+    return config.trainer.total_training_steps or steps_of_epochs(config)
+
+
+def steps_of_epochs(config: DictConfig) -> int | None:
+    """The steps in `trainer.total_epochs`, at which a run ends in any case; None where its data lies elsewhere."""
     files = config.data.train_files
     files = [files] if isinstance(files, str) else files
     if any("://" in file for file in files):

@@ -19,6 +19,8 @@ from workflow_r1.launch.embedded import embedded_policy, embedded_world
 from workflow_r1.launch.progress import follow
 from workflow_r1.launch.recipe import EMBEDDED, REFERENCE, LaunchError, compose_recipe, total_steps
 from workflow_r1.launch.report import RunReport, print_report
+from workflow_r1.launch.resume import Start, find_start, set_aside, starts_anew
+from workflow_r1.launch.trackers import tracker_places, trackers_of
 from workflow_r1.launch.trainer import TrainerProcess
 from workflow_r1.operators.coordinator import LEDGER_FILE
 from workflow_r1.verl_plugin.cpu.environment import cpu_environment
@@ -60,17 +62,20 @@ def train(overrides: Sequence[str], recipe: str | None = None) -> int:
             world = stack.enter_context(embedded_world(config, output_dir))
             os.environ.update(world.environ)
             overrides = [*overrides, *world.overrides]
-        overrides = [*overrides, f"trainer.default_local_dir={output_dir}"]
+        trackers, start = trackers_of(config), find_start(config, output_dir)
+        overrides = [*overrides, f"trainer.default_local_dir={output_dir}", f"trainer.logger=[{','.join(trackers)}]"]
+        if config.trainer.resume_mode == "resume_path":
+            overrides = [*overrides, f"trainer.resume_from_path={start.checkpoint}"]
         config = compose_recipe(recipe, overrides)
-        environ = _environment(config, cpu, output_dir)
+        environ = _environment(trackers, cpu, output_dir)
         needs_policy = has_world and config.actor_rollout_ref.model.path is None
         with console.status("checking the configuration"):
-            _check(config, environ, needs_policy)
+            _check(config, environ, needs_policy, start)
         if warning := preflight.clip_range_warning(config):
             console.print(warning, style="yellow")
         if needs_policy:
             overrides = [*overrides, f"actor_rollout_ref.model.path={embedded_policy(config)}"]
-        return _run(console, recipe, overrides, config, environ, output_dir)
+        return _run(console, recipe, overrides, config, environ, output_dir, start)
 
 
 def _take_key_out(overrides: Sequence[str]) -> list[str]:
@@ -84,16 +89,19 @@ def _take_key_out(overrides: Sequence[str]) -> list[str]:
     return kept
 
 
-def _environment(config: DictConfig, cpu: bool, output_dir: Path) -> Mapping[str, str]:
+def _environment(trackers: list[str], cpu: bool, output_dir: Path) -> Mapping[str, str]:
     metrics = next(path for i in count(1) if not (path := output_dir / f"metrics-{i:03d}.jsonl").exists())
-    environ = {**os.environ, "VERL_FILE_LOGGER_PATH": str(metrics)}
+    environ = {**os.environ, **tracker_places(trackers, output_dir, os.environ), "VERL_FILE_LOGGER_PATH": str(metrics)}
     return cpu_environment(cache_dir(), environ) if cpu else environ
 
 
-def _check(config: DictConfig, environ: Mapping[str, str], needs_policy: bool) -> None:
+def _check(config: DictConfig, environ: Mapping[str, str], needs_policy: bool, start: Start) -> None:
     preflight.check_keys(config)
     preflight.check_loss(config)
+    preflight.check_unread(config)
     preflight.check_data(config)
+    preflight.check_training(config)
+    preflight.check_resume(config, start.checkpoint)
     if not needs_policy:
         preflight.check_model(config.actor_rollout_ref.model.path)
     preflight.check_operators(config)
@@ -107,29 +115,34 @@ def _run(
     config: DictConfig,
     environ: Mapping[str, str],
     output_dir: Path,
+    start: Start,
 ) -> int:
-    steps, done = total_steps(config), last_step(output_dir)
+    steps, val_only = total_steps(config), config.trainer.val_only
     log, trajectory_dir = output_dir / "train.log", config.trainer.v1.sampler.sampler_kwargs.trajectory_dir
     report = RunReport(
         output_dir,
         trajectory_dir=Path(trajectory_dir) if trajectory_dir else None,
         ledger=Path(config.workflow_r1.run_dir) / LEDGER_FILE if config.workflow_r1.run_dir else None,
     )
-    if steps and done >= steps:
+    if steps and start.step >= steps and not val_only:
         console.print(
-            f"{output_dir} holds a finished run of {done} steps: raise trainer.total_training_steps to go on."
+            f"{start.folder} holds a finished run of {start.step} steps: raise trainer.total_training_steps to go on."
         )
         print_report(console, report)
         return 0
-    if done:
-        console.print(f"Resuming from step {done} of {output_dir}.")
+    if start.checkpoint:
+        console.print(f"{'Validating' if val_only else 'Resuming from'} step {start.step} of {start.folder}.")
+    if starts_anew(config, start, output_dir) and (aside := set_aside(output_dir)):
+        console.print(f"Starting anew: what an earlier run left in {output_dir} is now in {aside}.")
+    if config.trainer.save_freq <= 0 and not val_only:
+        console.print(f"trainer.save_freq={config.trainer.save_freq}: no checkpoint will be saved.")
     console.print(f"verl's log goes to {log}")
     log_start = log.stat().st_size if log.exists() else 0
     trainer = TrainerProcess(recipe, overrides, environ, log)
     try:
         follow(console, Path(environ["VERL_FILE_LOGGER_PATH"]), log, log_start, steps, lambda: trainer.running)
     except KeyboardInterrupt:
-        console.print(f"Interrupted: stopping. The same command resumes from step {last_step(output_dir)}.")
+        console.print(f"Interrupted: stopping. {_resumes(config, output_dir)}")
         return 130
     finally:
         with _uninterrupted(), console.status("stopping the trainer and its servers"):
@@ -141,9 +154,14 @@ def _run(
     if error:
         raise LaunchError(
             f"Stopped, with step {last_step(output_dir)} saved: {error.partition(_STOPPED)[2]} "
-            "The same command resumes from there."
+            f"{_resumes(config, output_dir)}"
         )
     return 0
+
+
+def _resumes(config: DictConfig, output_dir: Path) -> str:
+    how = "The same command" if config.trainer.resume_mode == "auto" else "With trainer.resume_mode=auto it"
+    return f"{how} resumes from step {last_step(output_dir)}."
 
 
 @contextmanager

@@ -3,10 +3,14 @@
 Selected with `trainer.v1.trainer_mode=workflow_r1`, through verl's own trainer registry.
 """
 
+from pathlib import Path
 from typing import Any
 
+from omegaconf import OmegaConf
 from verl.trainer.ppo.v1.trainer_base import register_trainer
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
+
+from workflow_r1.checkpoints import CONFIG_FILE, step_folder
 
 
 class RunStopped(RuntimeError):
@@ -28,6 +32,13 @@ class WorkflowTrainer(PPOTrainerSync):
         if self._stop_reason:  # the step that met the reason has been validated and logged by now
             raise RunStopped(self._stop_reason)
         super().on_step_begin()
+
+    def _save_checkpoint(self) -> None:
+        """A checkpoint keeps the configuration that made it, with which a later start is compared."""
+        folder = step_folder(Path(self.config.trainer.default_local_dir), self.global_steps)
+        folder.mkdir(parents=True, exist_ok=True)
+        OmegaConf.save(self.config, folder / CONFIG_FILE)
+        super()._save_checkpoint()
 
     def on_step_end(self) -> None:
         super().on_step_end()

@@ -7,7 +7,10 @@ from workflow_r1.launch.preflight.data import check_data
 from workflow_r1.launch.preflight.machine import check_machine, check_plugin
 from workflow_r1.launch.preflight.model import check_model
 from workflow_r1.launch.preflight.operators import check_operators
+from workflow_r1.launch.preflight.resume import check_resume
 from workflow_r1.launch.preflight.settings import check_keys, check_loss, clip_range_warning
+from workflow_r1.launch.preflight.training import check_training
+from workflow_r1.launch.preflight.unread import check_unread
 
 __all__ = [
     "check_data",
@@ -17,5 +20,8 @@ __all__ = [
     "check_model",
     "check_operators",
     "check_plugin",
+    "check_resume",
+    "check_training",
+    "check_unread",
     "clip_range_warning",
 ]

@@ -1,0 +1,129 @@
+"""The trainer and the policy's update: what would end, shorten or weaken a run without a word."""
+
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from workflow_r1.launch.recipe import LaunchError, steps_of_epochs
+
+_ACTOR, _MODEL = "actor_rollout_ref.actor", "actor_rollout_ref.model"
+_CONTENTS = ("model", "optimizer", "extra", "hf_model")
+
+
+def check_training(config: DictConfig) -> None:
+    """The sections `trainer`, `actor` and `model` ask for what verl's V1 trainer and its FSDP engine can do.
+
+    Raises:
+        LaunchError: with one sentence.
+    """
+    _check_trainer(config)
+    _check_steps(config)
+    _check_batches(config)
+    _check_loss_settings(config)
+    _check_checkpoints(config)
+    _check_lora(config)
+
+
+def _check_trainer(config: DictConfig) -> None:
+    trainer, strategy = config.trainer, config.actor_rollout_ref.actor.strategy
+    if not trainer.use_v1:
+        raise LaunchError("trainer.use_v1=False has no room for Workflow-R1's rollout and budget: leave it True.")
+    if trainer.val_only and not trainer.val_before_train:
+        raise LaunchError(
+            "trainer.val_only=True is done before training, which trainer.val_before_train=False leaves out: "
+            "set it to True."
+        )
+    if strategy not in ("fsdp", "fsdp2"):
+        raise LaunchError(f"{_ACTOR}.strategy={strategy} is not supported: take fsdp2, or fsdp on GPUs.")
+    if strategy == "fsdp" and trainer.device == "cpu":
+        raise LaunchError(f"{_ACTOR}.strategy=fsdp needs a GPU: take fsdp2.")
+    if trainer.nnodes > 1 and trainer.device == "cpu":
+        raise LaunchError(f"trainer.nnodes={trainer.nnodes} needs GPUs: a run without one is on one machine.")
+
+
+def _check_steps(config: DictConfig) -> None:
+    steps, within = config.trainer.total_training_steps, steps_of_epochs(config)
+    if within == 0:
+        raise LaunchError(
+            f"data.train_files hold fewer questions than one step takes (data.train_batch_size="
+            f"{config.data.train_batch_size}), or trainer.total_epochs is 0: lower the one or raise the other."
+        )
+    if steps and within and steps > within:
+        raise LaunchError(
+            f"trainer.total_epochs={config.trainer.total_epochs} ends after {within} steps, without a last validation "
+            f"and checkpoint, where trainer.total_training_steps asks for {steps}: raise trainer.total_epochs."
+        )
+
+
+def _check_batches(config: DictConfig) -> None:
+    actor, data, trainer = config.actor_rollout_ref.actor, config.data, config.trainer
+    if data.train_batch_size % actor.ppo_mini_batch_size:
+        raise LaunchError(
+            f"data.train_batch_size={data.train_batch_size} is no multiple of {_ACTOR}.ppo_mini_batch_size="
+            f"{actor.ppo_mini_batch_size}, and verl would fill up with empty rows, which weaken the gradient: "
+            "change one of them."
+        )
+    replicas = trainer.nnodes * trainer.n_gpus_per_node // actor.ulysses_sequence_parallel_size
+    rows = actor.ppo_mini_batch_size * config.actor_rollout_ref.rollout.n
+    if rows % replicas:
+        raise LaunchError(
+            f"The {rows} trajectories of an update ({_ACTOR}.ppo_mini_batch_size × actor_rollout_ref.rollout.n) "
+            f"do not spread evenly over {replicas} GPUs: change one of them, or trainer.n_gpus_per_node."
+        )
+    longest = data.max_prompt_length + data.max_response_length
+    room = actor.ppo_max_token_len_per_gpu * actor.ulysses_sequence_parallel_size
+    if actor.use_dynamic_bsz and room < longest:
+        raise LaunchError(
+            f"{_ACTOR}.ppo_max_token_len_per_gpu={actor.ppo_max_token_len_per_gpu} does not hold the longest sequence, "
+            f"data.max_prompt_length + data.max_response_length = {longest}: raise it."
+        )
+
+
+def _check_loss_settings(config: DictConfig) -> None:
+    actor = config.actor_rollout_ref.actor
+    if actor.clip_ratio != 0.2 and None not in (actor.clip_ratio_low, actor.clip_ratio_high):
+        raise LaunchError(
+            f"{_ACTOR}.clip_ratio={actor.clip_ratio} is overruled by clip_ratio_low={actor.clip_ratio_low} and "
+            f"clip_ratio_high={actor.clip_ratio_high} of the same section: set those."
+        )
+    follows = actor.use_kl_loss or actor.entropy_coeff
+    if actor.policy_loss.loss_mode == "gsspo" and actor.loss_agg_mode != "token-mean" and not follows:
+        raise LaunchError(
+            f"{_ACTOR}.loss_agg_mode={actor.loss_agg_mode} does nothing: gsspo weighs turns by "
+            f"{_ACTOR}.policy_loss.subsequence_weighting, and there is no KL or entropy term that would follow it."
+        )
+    if config.trainer.critic_warmup > 1 and not config.critic.enable and config.algorithm.adv_estimator != "gae":
+        raise LaunchError(
+            f"trainer.critic_warmup={config.trainer.critic_warmup} would leave the policy as it is in the steps "
+            "before, and there is no critic to warm up: set it to 0."
+        )
+
+
+def _check_checkpoints(config: DictConfig) -> None:
+    checkpoint = config.actor_rollout_ref.actor.checkpoint
+    for name, needed in (("save_contents", {"model", "hf_model"}), ("load_contents", {"model"})):
+        contents = set(checkpoint[name])
+        if unknown := contents.difference(_CONTENTS):
+            raise LaunchError(
+                f"{_ACTOR}.checkpoint.{name} names {', '.join(sorted(unknown))}: take some of {', '.join(_CONTENTS)}."
+            )
+        if not contents & needed and not (name == "load_contents" and checkpoint.save_contents == ["hf_model"]):
+            raise LaunchError(f"{_ACTOR}.checkpoint.{name} leaves the weights out: add model.")
+    if checkpoint.async_save:
+        raise LaunchError(
+            f"{_ACTOR}.checkpoint.async_save=True is Megatron's, and with FSDP no run could be resumed: leave it False."
+        )
+
+
+def _check_lora(config: DictConfig) -> None:
+    model = config.actor_rollout_ref.model
+    if model.lora_adapter_path is None:
+        return
+    if model.lora_rank <= 0:
+        raise LaunchError(
+            f"{_MODEL}.lora_adapter_path is read with {_MODEL}.lora_rank above 0 only: set it to the adapter's rank."
+        )
+    if not (Path(model.lora_adapter_path).expanduser() / "adapter_config.json").is_file():
+        raise LaunchError(
+            f"{_MODEL}.lora_adapter_path={model.lora_adapter_path} has no adapter_config.json: name an adapter of PEFT."
+        )
