@@ -11,7 +11,7 @@ from workflow_r1.data.errors import DataError
 @pytest.fixture
 def questions(tmp_path):
     path = tmp_path / "quiz.jsonl"
-    rows = [{"id": f"q{number}", "question": f"question {number}", "golden_answers": ["a"]} for number in range(30)]
+    rows = [{"id": f"q{number}", "question": f"question {number}", "golden_answers": ["x"]} for number in range(30)]
     path.write_text("\n".join(map(json.dumps, [*rows, {"id": "x", "question": "no answer"}])))
     return str(path)
 

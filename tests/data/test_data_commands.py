@@ -29,7 +29,7 @@ def run(*arguments):
 @pytest.fixture
 def questions(tmp_path):
     path = tmp_path / "nq_open.jsonl"
-    path.write_text("\n".join(json.dumps({"question": f"q {number}", "answer": ["a"]}) for number in range(40)))
+    path.write_text("\n".join(json.dumps({"question": f"q {number}", "answer": ["x"]}) for number in range(40)))
     return path
 
 
@@ -65,7 +65,7 @@ def test_a_row_that_cannot_be_won_is_named_and_fails_the_command(tmp_path):
     result = run("validate", path)
     assert result.exit_code == 1
     assert "quiz: 1 of 26 rows earn the full reward" in result.output
-    assert "quiz_0 ('tag?'): the gold answer '</answer>' earns -1 of 1" in result.output
+    assert "quiz_0 ('tag?'): it has a gold answer with a protocol tag: '</answer>'" in result.output
     assert "... and 5 more rows" in result.output
 
 

@@ -1,7 +1,10 @@
 """Rows of files: every format, and what is said about a broken one."""
 
+import bz2
+import gzip
 import io
 import json
+import lzma
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -59,6 +62,10 @@ def test_columns_are_those_of_all_first_rows(tmp_path):
         ('[{"a": 1}]\n[{"a": 2}]', 2),
         ('[{"a": 1},\n]', 2),
         ('[{"a": "never closed\n', 1),
+        ('{"a": 1}\n{"a": ' + "9" * 5000 + "}", 2),
+        ('[{"a": 1},\n{"a": ' + "9" * 5000 + "}]", 2),
+        ('{"a": 1}\n{"a": ' + "[" * 9000 + "]" * 9000 + "}", 2),
+        ('[{"a": 1},\n{"a": ' + "[" * 9000 + "]" * 9000 + "}]", 2),
     ],
 )
 def test_malformed_json_is_named_by_file_and_line(tmp_path, text, line):
@@ -72,7 +79,18 @@ def test_malformed_json_is_named_by_file_and_line(tmp_path, text, line):
     ("content", "reason"),
     [
         (b"PAR1 and then nothing of the kind", "is a damaged Parquet file"),
-        (b"\xff\xfe\x00\x01", "is neither Parquet nor JSON in UTF-8"),
+        (b'{"question": "\xe9"}', "is neither Parquet nor JSON in UTF-8"),
+        (b"\x00\x00", r"is neither Parquet nor JSON in UTF-8: it begins with '\\x00"),
+        (b"question,answer\nq,x\n", "it begins with 'question,answer'"),
+        (b"", "is empty"),
+        (gzip.compress(b"{}"), "is compressed with gzip: unpack it"),
+        (b"(\xb5/\xfd", "is compressed with zstd: unpack it"),
+        (lzma.compress(b"{}"), "is compressed with xz: unpack it"),
+        (bz2.compress(b"{}"), "is compressed with bzip2: unpack it"),
+        (b"PK\x03\x04", "is a ZIP archive: unpack it"),
+        ("{}".encode("utf-16"), "is UTF-16 text: save it as UTF-8"),
+        (b"\n<!DOCTYPE html>", "is a web page or XML"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:1\n", "is a Git LFS pointer and not the file itself"),
         (None, "cannot be read: No such file or directory"),
     ],
 )

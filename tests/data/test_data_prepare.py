@@ -30,7 +30,7 @@ FILES = {"train.parquet", "test.parquet", "card.json", "README.md"}
 def source(folder, train=30, test=6):
     folder.mkdir(exist_ok=True)
     for split, count in (("train", train), ("test", test)):
-        rows = [{"question": f"{split} question {number}?", "answer": ["a", "b"]} for number in range(count)]
+        rows = [{"question": f"{split} question {number}?", "answer": ["x", "y"]} for number in range(count)]
         rows += [{"question": "no answer", "answer": []}]
         (folder / f"nq_{split}.jsonl").write_text("\n".join(map(json.dumps, rows)))
     return str(folder)
@@ -62,7 +62,7 @@ def test_rows_have_verls_columns_and_say_where_they_come_from(tmp_path):
             {"role": "user", "content": "test question 0?"},
         ],
         "ability": "question answering",
-        "reward_model": {"style": "rule", "ground_truth": {"target": ["a", "b"]}},
+        "reward_model": {"style": "rule", "ground_truth": {"target": ["x", "y"]}},
         "extra_info": {"index": 0, "split": "test", "id": "nq_0", "question": "test question 0?"},
     }
     assert [row["extra_info"]["index"] for row in train] == list(range(10))
@@ -139,7 +139,7 @@ def test_a_run_that_fails_leaves_the_folder_as_it_was(tmp_path):
     prepare([source(tmp_path / "in")], tmp_path / "out")
     before = contents(tmp_path / "out")
     broken = tmp_path / "broken.jsonl"
-    broken.write_text('{"question": "q", "answer": "a"}\n{"question": \n')
+    broken.write_text('{"question": "q", "answer": "x"}\n{"question": \n')
     with pytest.raises(DataError, match=r"broken\.jsonl, line 2 is malformed JSON"):
         prepare([str(broken)], tmp_path / "out")
     assert contents(tmp_path / "out") == before
@@ -193,7 +193,8 @@ def test_a_tokenizer_that_cannot_be_used_gets_a_sentence_before_anything_is_read
 @pytest.mark.parametrize(
     ("sources", "selection", "rows"),
     [
-        (["nq_hotpotqa"], {}, {"train": {"hotpotqa": 3338, "nq": 1582}, "test": {"hotpotqa": 371, "nq": 176}}),
+        # Two bands are called "The The" and "!!!", which no scoring by words can tell from nothing.
+        (["nq_hotpotqa"], {}, {"train": {"hotpotqa": 3336, "nq": 1582}, "test": {"hotpotqa": 371, "nq": 176}}),
         (
             ["nq_open.dev.jsonl", "hotpot.dev.json"],
             {"num_train": 2000, "num_test": 200},

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from workflow_r1.data.cleaning import Reason, clean_evaluation, question_key
-from workflow_r1.data.errors import DataError
+from workflow_r1.data.cleaning import clean_evaluation, question_key
+from workflow_r1.data.errors import DataError, Reason
 from workflow_r1.data.examples import Example
 from workflow_r1.data.sampling import draw, lowest_ranked
 from workflow_r1.data.selection import Selection, select_rows
@@ -16,7 +16,7 @@ from workflow_r1.data.sources import open_source
 
 
 def example(number, source="nq"):
-    return Example(f"{source}_{number}", f"question {number} of {source}", ("a",), source)
+    return Example(f"{source}_{number}", f"question {number} of {source}", ("x",), source)
 
 
 def source_of(tmp_path, **files):
@@ -77,7 +77,7 @@ def test_questions_that_differ_in_a_sign_are_not_the_same(one, other):
 def test_rows_that_cannot_be_trained_on_are_dropped_counted_and_named(tmp_path):
     [source] = source_of(
         tmp_path,
-        train=[("who?", "a"), ("Who", "b"), ("", "a"), ("where?", []), ("In the test ?", "x"), ("when?", "c")],
+        train=[("who?", "x"), ("Who", "b"), ("", "x"), ("where?", []), ("In the test ?", "x"), ("when?", "c")],
         test=[("in the test", "x"), ("", "y"), ("again", "z"), ("again", "z"), ("again", "other")],
     )
     rows = select_rows([source], Selection())
@@ -99,21 +99,21 @@ def test_rows_that_cannot_be_trained_on_are_dropped_counted_and_named(tmp_path):
 
 
 def test_a_question_that_two_benchmarks_share_stays_in_both():
-    rows = [Example("1", "who?", ("a",), "nq"), Example("2", "who?", ("a",), "popqa")]
+    rows = [Example("1", "who?", ("x",), "nq"), Example("2", "who?", ("x",), "popqa")]
     assert list(clean_evaluation(rows, [])) == rows
 
 
 def test_questions_of_an_excluded_file_are_not_trained_on(tmp_path):
-    (tmp_path / "held.json").write_text(json.dumps([{"question": "Question 3!", "answer": "a"}]))
+    (tmp_path / "held.json").write_text(json.dumps([{"question": "Question 3!", "answer": "x"}]))
     (tmp_path / "own").mkdir()
-    sources = source_of(tmp_path / "own", train=[(f"question {n}!", "a") for n in range(5)], test=[("other", "b")])
+    sources = source_of(tmp_path / "own", train=[(f"question {n}!", "x") for n in range(5)], test=[("other", "b")])
     rows = select_rows(sources, Selection(exclude=(str(tmp_path / "held.json"),)))
     assert {row.question for row in rows.train} == {f"question {n}!" for n in (0, 1, 2, 4)}
 
 
 @pytest.mark.parametrize(("asked", "held_out"), [(None, 10), (7, 7)])
 def test_without_a_test_split_test_rows_are_held_out_of_the_training_rows(tmp_path, asked, held_out):
-    sources = source_of(tmp_path, questions=[(f"question {number}", "a") for number in range(100)])
+    sources = source_of(tmp_path, questions=[(f"question {number}", "x") for number in range(100)])
     rows = select_rows(sources, Selection(num_test=asked))
     train, test = ([row.question for row in part] for part in (rows.train, rows.test))
     assert len(test) == held_out
@@ -122,18 +122,18 @@ def test_without_a_test_split_test_rows_are_held_out_of_the_training_rows(tmp_pa
 
 
 def test_test_questions_are_kept_out_of_training_even_where_only_some_of_them_are_taken(tmp_path):
-    shared = [(f"question {number}", "a") for number in range(20)]
-    rows = select_rows(source_of(tmp_path, train=[*shared, ("own", "a")], test=shared), Selection(num_test=5))
+    shared = [(f"question {number}", "x") for number in range(20)]
+    rows = select_rows(source_of(tmp_path, train=[*shared, ("own", "x")], test=shared), Selection(num_test=5))
     assert [row.question for row in rows.train] == ["own"]
     assert len(rows.test) == 5
 
 
 def test_several_sources_are_one_dataset(tmp_path):
     (tmp_path / "nq_open.jsonl").write_text(
-        "\n".join(json.dumps({"question": f"nq {number}", "answer": ["a"]}) for number in range(40))
+        "\n".join(json.dumps({"question": f"nq {number}", "answer": ["x"]}) for number in range(40))
     )
     (tmp_path / "hotpot.json").write_text(
-        json.dumps([{"question": f"hp {number}", "answer": "a"} for number in range(80)])
+        json.dumps([{"question": f"hp {number}", "answer": "x"} for number in range(80)])
     )
     sources = [open_source(str(tmp_path / name)) for name in ("nq_open.jsonl", "hotpot.json")]
     rows = select_rows(sources, Selection(num_train=20, num_test=10))
@@ -142,7 +142,7 @@ def test_several_sources_are_one_dataset(tmp_path):
 
 
 def test_a_source_that_leaves_nothing_to_train_on_says_why(tmp_path):
-    sources = source_of(tmp_path, train=[("same", "a"), ("empty", "")], test=[("same", "a")])
+    sources = source_of(tmp_path, train=[("same", "x"), ("empty", "")], test=[("same", "x")])
     with pytest.raises(
         DataError, match=r"No training row is left of .*: 2 row\(s\) were dropped \(no gold answer, quest"
     ):

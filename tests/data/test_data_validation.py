@@ -2,6 +2,7 @@
 
 import pytest
 
+from workflow_r1.data.errors import Reason, RowError
 from workflow_r1.data.examples import Example
 from workflow_r1.data.validation import validate_examples
 from workflow_r1.reward import RewardWeights
@@ -16,16 +17,15 @@ def test_gold_answers_that_earn_the_full_reward_leave_nothing_to_report():
 
 
 @pytest.mark.parametrize(
-    ("question", "golds", "reason"),
+    ("golds", "fault", "reason"),
     [
-        ("q", ("fine", "<think> tag"), "the gold answer '<think> tag' earns -1 of 1: Only plain text belongs"),
-        ("q", (" ",), "the gold answer ' ' earns -1 of 1: The answer is empty."),
-        ("q", (), "it has no gold answer"),
-        ("", ("a",), "it has no question"),
+        (("fine", "<think> tag"), None, "the gold answer '<think> tag' earns -1 of 1: Only plain text belongs"),
+        ((" ",), None, "the gold answer ' ' earns -1 of 1: The answer is empty."),
+        ((), RowError(Reason.UNANSWERABLE, "A+"), "it has no gold answer but punctuation and articles, "),
     ],
 )
-def test_a_row_that_cannot_be_won_is_reported_with_the_reason(question, golds, reason):
-    bad = Example("7", question, golds, "nq")
-    report = validate_examples([Example("1", "q", ("a",), "nq"), bad])
+def test_a_row_that_cannot_be_won_is_reported_with_the_reason(golds, fault, reason):
+    bad = Example("7", "q", golds, "nq", fault)
+    report = validate_examples([Example("1", "q", ("x",), "nq"), bad])
     assert [fault.example for fault in report.faults] == [bad]
     assert report.faults[0].reason.startswith(reason)

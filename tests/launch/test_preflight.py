@@ -1,5 +1,6 @@
 """Every failure that a new user can cause ends early, with one sentence that says what to do."""
 
+import json
 import socket
 
 import pyarrow as pa
@@ -15,7 +16,7 @@ from workflow_r1.world.simulated_llm import MODEL_NAME, SimulatedLLM
 ROW = {
     "data_source": "nq",
     "prompt": [{"role": "user", "content": "q"}],
-    "reward_model": {"style": "rule", "ground_truth": {"target": ["a"]}},
+    "reward_model": {"style": "rule", "ground_truth": {"target": ["x"]}},
 }
 
 
@@ -39,13 +40,87 @@ def one_sentence(error: pytest.ExceptionInfo[LaunchError]) -> str:
 
 
 def parquet(path, **changes):
-    row = {key: value for key, value in {**ROW, **changes}.items() if value is not None}
-    pq.write_table(pa.Table.from_pylist([row]), path)
-    return OmegaConf.create({"data": {"train_files": str(path), "val_files": [str(path)]}})
+    return data_of(path, [{key: value for key, value in {**ROW, **changes}.items() if value is not None}])
 
 
-def test_good_data_passes(tmp_path):
-    preflight.check_data(parquet(tmp_path / "a.parquet"))
+def data_of(path, *files):
+    """Write files of rows; the first has the path, as JSON where its name says so."""
+    paths = [path, *(path.with_stem(f"{path.stem}-{number}") for number in range(1, len(files)))]
+    for file, rows in zip(paths, files, strict=True):
+        if file.suffix == ".parquet":
+            pq.write_table(pa.Table.from_pylist(rows), file)
+        else:
+            file.write_text("\n".join(map(json.dumps, rows)))
+    return OmegaConf.create({"data": {"train_files": [str(file) for file in paths], "val_files": str(path)}})
+
+
+def target(value):
+    return ROW | {"reward_model": {"ground_truth": {"target": value}}}
+
+
+@pytest.mark.parametrize("name", ["a.parquet", "a.jsonl"])
+@pytest.mark.parametrize(
+    "ground_truth", [{"target": ["x"]}, {"target": "Paris"}, "72", ["x", "y"], {"target": [1987.0]}], ids=repr
+)
+def test_every_layout_of_gold_answers_with_one_meaning_passes(tmp_path, name, ground_truth):
+    preflight.check_data(parquet(tmp_path / name, reward_model={"ground_truth": ground_truth}))
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"reward_model": {"ground_truth": {"target": ["['x' 'y']"]}}}, "a gold answer that is a list saved as text"),
+        ({"reward_model": {"ground_truth": {"target": ["*"]}}}, "no gold answer but punctuation and articles"),
+        ({"reward_model": {"ground_truth": {"target": []}}}, "no gold answer"),
+        ({"reward_model": {"ground_truth": {"target": [["x"]]}}}, "a value that is neither text nor a number: ['x']"),
+        ({"reward_model": {"ground_truth": {"solution": "x"}}}, "no reward_model.ground_truth"),
+        ({"reward_model": '{"ground_truth": "x"}'}, "no reward_model.ground_truth"),
+        ({"prompt": "who?"}, "a prompt that is no list of messages"),
+        ({"prompt": []}, "a prompt that is no list of messages"),
+        ({"prompt": [{"role": "system", "content": "x"}]}, "a prompt that is no list of messages"),
+        ({"prompt": [{"role": "user", "content": None}]}, "a prompt that is no list of messages"),
+        ({"data_source": 7}, "no text that names its data source: 7"),
+        ({"extra_info": "{}"}, "an extra_info that is no object"),
+    ],
+)
+def test_a_row_that_cannot_be_rolled_out_or_scored_is_named(tmp_path, changes, complaint):
+    config = parquet(tmp_path / "a.parquet", **changes)
+    with pytest.raises(LaunchError) as error:
+        preflight.check_data(config)
+    message = one_sentence(error)
+    assert message.startswith(f"data.train_files: {tmp_path}/a.parquet, row 0 (the first is 0) has {complaint}")
+    assert "1 of 1 rows have faults: mend them, or have 'workflow-r1 prepare --source FILE' leave them out." in message
+
+
+def test_every_row_of_every_file_is_looked_at(tmp_path):
+    good, bad = [target(["x"])] * 5000, [target(["x"])] * 4999 + [target(["!"]), target([])]
+    config = data_of(tmp_path / "a.parquet", good, bad)
+    with pytest.raises(LaunchError) as error:
+        preflight.check_data(config)
+    assert f"{tmp_path}/a-1.parquet, row 4,999 (the first is 0) has" in one_sentence(error)
+    assert "2 of 5,001 rows" in one_sentence(error)
+    config.data.train_files, config.data.val_files = str(tmp_path / "a.parquet"), [str(tmp_path / "a-1.parquet")]
+    with pytest.raises(LaunchError, match=r"^data\.val_files: .*a-1\.parquet, row 4,999"):
+        preflight.check_data(config)
+    config.data.val_files = str(tmp_path / "a.parquet")
+    preflight.check_data(config)
+
+
+def test_what_verl_would_read_otherwise_than_it_stands_is_noticed(tmp_path):
+    """verl loads JSON with a library that takes texts like these for dates."""
+    with pytest.raises(LaunchError, match=r"neither text nor a number: datetime\.datetime\(1987, 5, 1, 0, 0\)"):
+        preflight.check_data(data_of(tmp_path / "a.jsonl", [target(["1987-05-01"])]))
+    preflight.check_data(data_of(tmp_path / "a.parquet", [target(["1987-05-01"])]))
+
+
+def test_files_that_verl_cannot_join_are_named_with_their_columns(tmp_path):
+    with pytest.raises(LaunchError) as error:
+        preflight.check_data(data_of(tmp_path / "a.parquet", [target(["x"])], [target("x")]))
+    assert (
+        f"{tmp_path}/a.parquet and {tmp_path}/a-1.parquet cannot be used together, since the types in "
+        in one_sentence(error)
+    )
+    assert "reward_model differ" in one_sentence(error)
 
 
 def test_missing_columns_are_named_with_those_found(tmp_path):
@@ -56,19 +131,48 @@ def test_missing_columns_are_named_with_those_found(tmp_path):
     assert "it has data_source, prompt" in message
 
 
-def test_gold_answers_in_another_shape_are_noticed(tmp_path):
+@pytest.mark.parametrize(
+    ("name", "content", "complaint"),
+    [
+        ("a.parquet", b"hello", "is neither Parquet nor JSON in UTF-8: it begins with 'hello'"),
+        ("a.parquet", b"PAR1 and then nothing of the kind", "is a damaged Parquet file"),
+        ("a.parquet", b'{"question": "q"}', "is JSON by its content: rename it"),
+        ("a.parquet", b"version https://git-lfs.github.com/spec/v1\n", "is a Git LFS pointer"),
+        ("a.jsonl", b'{"a": 1}\n{"a": ', "line 2 is malformed JSON"),
+        ("a.jsonl", b'{"a": "\\ud800"}', "cannot be loaded as verl loads it: JSON parse error: The surrogate pair"),
+        ("a.jsonl", b"", "is empty"),
+        ("a.csv", b"question,answer", "ends in none of .parquet, .json, .jsonl, by which verl tells what a file is"),
+        ("a.parquet", None, "does not exist"),
+    ],
+)
+def test_a_file_that_cannot_be_loaded_says_why(tmp_path, name, content, complaint):
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    config = OmegaConf.create({"data": {"train_files": str(tmp_path / name), "val_files": []}})
     with pytest.raises(LaunchError) as error:
-        preflight.check_data(parquet(tmp_path / "a.parquet", reward_model={"ground_truth": "a"}))
-    assert "reward_model.ground_truth.target" in one_sentence(error)
+        preflight.check_data(config)
+    message = one_sentence(error)
+    assert message.startswith(f"data.train_files: {tmp_path}/{name}")
+    assert complaint in message
 
 
-def test_a_file_that_is_no_parquet_or_not_there(tmp_path):
-    (tmp_path / "text.parquet").write_text("hello")
-    for name, expected in (("text.parquet", "not a parquet file"), ("none.parquet", "does not exist")):
-        config = OmegaConf.create({"data": {"train_files": str(tmp_path / name), "val_files": []}})
-        with pytest.raises(LaunchError) as error:
-            preflight.check_data(config)
-        assert expected in one_sentence(error)
+def test_a_file_without_rows_is_named(tmp_path):
+    pq.write_table(pa.Table.from_pylist([ROW]).slice(0, 0), tmp_path / "a.parquet")
+    with pytest.raises(LaunchError, match=r"a\.parquet has no rows"):
+        preflight.check_data(OmegaConf.create({"data": {"train_files": str(tmp_path / "a.parquet"), "val_files": []}}))
+
+
+def test_a_pattern_means_what_it_means_to_verl(tmp_path):
+    config = data_of(tmp_path / "a.parquet", [ROW], [ROW])
+    config.data.train_files = str(tmp_path / "a*.parquet")
+    preflight.check_data(config)
+
+
+def test_files_that_are_not_read_here_are_not_checked():
+    files = {"train_files": "hdfs://host/a.parquet", "val_files": ["hdfs://host/b.parquet"]}
+    preflight.check_data(OmegaConf.create({"data": files}))
+    own = {"train_files": "mine.bin", "val_files": "mine.bin", "custom_cls": {"path": "mine.py", "name": "Mine"}}
+    preflight.check_data(OmegaConf.create({"data": own}))
 
 
 def test_no_data_is_named():

@@ -62,7 +62,7 @@ def test_columns_that_are_missing_are_named(folder: Path) -> None:
 
 
 def test_the_reference_recipe_without_an_endpoint(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    row = QUESTION | {"reward_model": {"style": "rule", "ground_truth": {"target": ["a"]}}}
+    row = QUESTION | {"reward_model": {"style": "rule", "ground_truth": {"target": ["x"]}}}
     pq.write_table(pa.Table.from_pylist([row]), folder / "mine.parquet")
     (folder / "config.json").write_text("{}")
     files = [f"data.{name}={folder}/mine.parquet" for name in ("train_files", "val_files")]

@@ -27,13 +27,14 @@ class FileRecord(_Record):
 
 
 class DroppedRow(_Record):
-    """A row that was left out."""
+    """A row that was left out; `value` is what could not be used of it, where it was that."""
 
     split: str
     data_source: str
     id: str
     question: str
     reason: str
+    value: str
 
     @classmethod
     def of(cls, row: Dropped) -> "DroppedRow":
@@ -44,6 +45,7 @@ class DroppedRow(_Record):
             id=example.id,
             question=example.question,
             reason=row.reason.value,
+            value=example.fault.value if example.fault else "",
         )
 
 
@@ -101,7 +103,9 @@ class Card(_Record):
         examples = []
         for split, reason, _ in counts:
             rows = [row for row in self.dropped if (row.split, row.reason) == (split, reason)]
-            named = [f"- {row.id}: {row.question}".rstrip() for row in rows[:_NAMED_IN_README]]
+            named = [
+                " ".join(filter(None, (f"- {row.id}:", row.question, row.value))) for row in rows[:_NAMED_IN_README]
+            ]
             examples.append("\n".join([f"{split}, {reason}:", "", *named]))
         return "\n\n".join([_table(["split", "reason", "rows"], counts), *examples, "All are named in `card.json`."])
 

@@ -3,18 +3,9 @@
 import unicodedata
 from collections.abc import Iterable, Iterator, Set
 from dataclasses import dataclass
-from enum import Enum
 
+from workflow_r1.data.errors import Reason
 from workflow_r1.data.examples import Example
-
-
-class Reason(str, Enum):
-    """Why a row was dropped."""
-
-    NO_QUESTION = "no question"
-    NO_GOLD = "no gold answer"
-    DUPLICATE = "duplicate question"
-    IN_EVALUATION = "question of an evaluation set"
 
 
 @dataclass(frozen=True)
@@ -41,7 +32,7 @@ def clean_training(examples: Iterable[Example], evaluation: Set[str], dropped: l
     seen: set[str] = set()
     for example in examples:
         key = question_key(example.question)
-        reason = _incomplete(example)
+        reason = example.fault.reason if example.fault else None
         if reason is None and key in evaluation:
             reason = Reason.IN_EVALUATION
         if reason is None and key in seen:
@@ -62,15 +53,9 @@ def clean_evaluation(examples: Iterable[Example], dropped: list[Dropped]) -> Ite
     seen: set[tuple[str, str, tuple[str, ...]]] = set()
     for example in examples:
         row = (example.data_source, question_key(example.question), example.golds)
-        reason = _incomplete(example) or (Reason.DUPLICATE if row in seen else None)
+        reason = example.fault.reason if example.fault else (Reason.DUPLICATE if row in seen else None)
         if reason is not None:
             dropped.append(Dropped("test", example, reason))
             continue
         seen.add(row)
         yield example
-
-
-def _incomplete(example: Example) -> Reason | None:
-    if not example.question:
-        return Reason.NO_QUESTION
-    return None if example.golds else Reason.NO_GOLD

@@ -160,7 +160,9 @@ def _show(card: "Card", local_dir: Path) -> None:
     if rows < wanted:
         typer.echo(f"The source has only {rows:,} usable training rows; {wanted:,} were asked for.")
     for (split, reason), count in card.dropped_counts.items():
-        typer.echo(f"dropped from {split}: {count:,} rows, {reason}")
+        rows_left_out = (row for row in card.dropped if (row.split, row.reason) == (split, reason))
+        value = next(rows_left_out).value
+        typer.echo(f"dropped from {split}: {count:,} rows, {reason}" + (f", such as {value}" if value else ""))
     for split, texts in card.tokens.items():
         typer.echo(f"{split} prompts: {texts['prompt']['median']} tokens (median), {texts['prompt']['max']} (longest)")
     typer.echo(f"Data card: {local_dir / 'README.md'} and card.json")

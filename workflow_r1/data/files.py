@@ -1,5 +1,6 @@
 """Rows of a Parquet, JSON Lines or JSON file, one at a time."""
 
+import codecs
 import json
 from collections.abc import Iterator, Sequence
 from itertools import islice
@@ -10,11 +11,24 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from workflow_r1.data.errors import DataError
-from workflow_r1.data.json_list import MalformedJson, iterate_json_list
+from workflow_r1.data.json_list import MalformedJson, iterate_json_list, json_fault
 
 Row = dict[str, Any]
 
 SUFFIXES = (".parquet", ".jsonl", ".json")
+
+_FOREIGN = {
+    b"version https://git-lfs": "a Git LFS pointer and not the file itself: fetch that with 'git lfs pull'",
+    b"<": "a web page or XML, perhaps what a failed download left: fetch the file again",
+    b"\x1f\x8b": "compressed with gzip: unpack it",
+    b"\x28\xb5\x2f\xfd": "compressed with zstd: unpack it",
+    b"\xfd7zXZ": "compressed with xz: unpack it",
+    b"BZh": "compressed with bzip2: unpack it",
+    b"PK\x03\x04": "a ZIP archive: unpack it",
+    codecs.BOM_UTF16_LE: "UTF-16 text: save it as UTF-8",
+    codecs.BOM_UTF16_BE: "UTF-16 text: save it as UTF-8",
+}
+"""What other files begin with, and what to do about each."""
 
 
 def column_names(path: Path) -> list[str]:
@@ -23,7 +37,7 @@ def column_names(path: Path) -> list[str]:
     Raises:
         DataError: as `read_rows`.
     """
-    if _is_parquet(path):
+    if is_parquet(path):
         return list(_open_parquet(path).schema_arrow.names)
     return list(dict.fromkeys(key for row in islice(read_rows(path), 100) for key in row))
 
@@ -38,17 +52,34 @@ def read_rows(path: Path, columns: Sequence[str] | None = None) -> Iterator[Row]
     Raises:
         DataError: the file is missing or none of these, or a line of it is malformed.
     """
-    if _is_parquet(path):
+    if is_parquet(path):
         return _parquet_rows(path, columns)
     return _json_rows(path)
 
 
-def _is_parquet(path: Path) -> bool:
+def is_parquet(path: Path) -> bool:
+    """Whether a file is Parquet by its content; else it is to be read as JSON.
+
+    Raises:
+        DataError: it cannot be read, is empty, or is plainly neither: names what it is.
+    """
     try:
         with path.open("rb") as file:
-            return file.read(4) == b"PAR1"
+            head = file.read(512)
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}.") from None
+    if head.startswith(b"PAR1"):
+        return True
+    if not head:
+        raise DataError(f"{path} is empty.")
+    text = head.removeprefix(codecs.BOM_UTF8).lstrip()
+    for start, what in _FOREIGN.items():
+        if text.startswith(start):
+            raise DataError(f"{path} is {what}.")
+    if text and text[:1] not in b"[{":
+        begin = text.decode(errors="replace").splitlines()[0][:40]
+        raise DataError(f"{path} is neither Parquet nor JSON in UTF-8: it begins with {begin!r}.")
+    return False
 
 
 def _open_parquet(path: Path) -> pq.ParquetFile:
@@ -62,7 +93,7 @@ def _parquet_rows(path: Path, columns: Sequence[str] | None) -> Iterator[Row]:
     try:
         for batch in _open_parquet(path).iter_batches(batch_size=8192, columns=columns):
             yield from batch.to_pylist()
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError, OverflowError) as error:  # or Python cannot hold a value
         raise _damaged(path, error) from None
 
 
@@ -90,6 +121,6 @@ def _lines(file: TextIO) -> Iterator[tuple[int, Any]]:
         if line.strip():
             try:
                 row = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise MalformedJson(number, error.msg) from None
+            except (ValueError, RecursionError) as error:
+                raise MalformedJson(number, json_fault(error)) from None
             yield number, row

@@ -21,6 +21,15 @@ class MalformedJson(ValueError):
         self.reason = reason
 
 
+def json_fault(error: ValueError | RecursionError) -> str:
+    """What is wrong, as Python's `json` found it."""
+    if isinstance(error, json.JSONDecodeError):
+        return error.msg
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply"
+    return "a number has too many digits"
+
+
 def iterate_json_list(file: TextIO) -> Iterator[tuple[int, Any]]:
     """The `(line, item)` of a JSON list, holding one piece of the file at a time.
 
@@ -77,7 +86,9 @@ class _Window:
         while True:
             try:
                 value, end = _DECODER.raw_decode(self._text, self._position)
-            except json.JSONDecodeError as error:
+            except (ValueError, RecursionError) as error:
+                if not isinstance(error, json.JSONDecodeError):
+                    raise MalformedJson(line, json_fault(error)) from None
                 is_cut = error.msg.startswith("Unterminated") or error.pos >= len(self._text) - _CUT
                 # Reading as much again keeps repeated attempts at a long value linear.
                 more = self._file.read(max(_CHUNK, len(self._text) - self._position)) if is_cut else ""

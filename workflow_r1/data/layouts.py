@@ -4,10 +4,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from workflow_r1.data.errors import DataError
+from workflow_r1.data.errors import DataError, RowError
 from workflow_r1.data.examples import Example
 from workflow_r1.data.files import Row, column_names, read_rows
+from workflow_r1.data.golds import read_golds, read_text
 from workflow_r1.data.sources import SourceFile
+from workflow_r1.data.verl_rows import row_golds, row_question
 
 
 @dataclass(frozen=True)
@@ -16,52 +18,37 @@ class Layout:
 
     Attributes:
         needs: the columns that it is recognised by.
+        question, golds: read a row, or raise `RowError`.
         reads: further columns that it looks into, where there are any.
     """
 
     name: str
     needs: tuple[str, ...]
-    question: Callable[[Row], Any]
-    golds: Callable[[Row], Any]
+    question: Callable[[Row], str]
+    golds: Callable[[Row], tuple[str, ...]]
     reads: tuple[str, ...] = ()
 
 
-def _verl_question(row: Row) -> Any:
-    noted = row.get("question") or _field(row.get("extra_info"), "question")
-    messages = row["prompt"] if isinstance(row["prompt"], list) else []
-    asked = [_field(message, "content") for message in messages if _field(message, "role") == "user"]
-    return noted or (asked[-1] if asked else None)
-
-
-def _verl_golds(row: Row) -> Any:
-    truth = _field(row["reward_model"], "ground_truth")
-    return _field(truth, "target") if isinstance(truth, dict) else truth
-
-
-def _field(value: Any, name: str) -> Any:
-    return value.get(name) if isinstance(value, dict) else None
-
-
 LAYOUTS = (
-    # First, since the Hub's nq_hotpotqa_train has these columns and verl's: the plain ones are read faster.
-    Layout(
-        "FlashRAG",
-        needs=("question", "golden_answers"),
-        question=lambda row: row.get("question"),
-        golds=lambda row: row.get("golden_answers"),
-    ),
+    # First, since that is what a run reads of a file that has the other columns too, as the Hub's nq_hotpotqa_train.
     Layout(
         "verl",
         needs=("prompt", "reward_model"),
-        question=_verl_question,
-        golds=_verl_golds,
+        question=row_question,
+        golds=lambda row: row_golds(row.get("reward_model")),
         reads=("question", "extra_info"),
+    ),
+    Layout(
+        "FlashRAG",
+        needs=("question", "golden_answers"),
+        question=row_question,
+        golds=lambda row: read_golds(row.get("golden_answers")),
     ),
     Layout(
         "NQ-open or HotpotQA",
         needs=("question", "answer"),
-        question=lambda row: row.get("question"),
-        golds=lambda row: row.get("answer"),
+        question=row_question,
+        golds=lambda row: read_golds(row.get("answer")),
     ),
 )
 _COMMON = ("id", "_id", "data_source")
@@ -84,7 +71,7 @@ def find_layout(columns: Sequence[str], where: str) -> Layout:
 def read_examples(files: Sequence[SourceFile]) -> Iterator[Example]:
     """Every row of some files, in order, with ids that are unique among them.
 
-    A row without a question or gold answer is an `Example` with that part empty.
+    A row that cannot be used comes as an `Example` with its fault.
 
     Raises:
         DataError: a file cannot be read or has no known layout.
@@ -95,11 +82,28 @@ def read_examples(files: Sequence[SourceFile]) -> Iterator[Example]:
         layout = find_layout(columns, file.origin)
         wanted = [column for column in (*layout.needs, *layout.reads, *_COMMON) if column in columns]
         for index, row in enumerate(read_rows(file.path, wanted)):
-            data_source = str(row.get("data_source") or file.data_source)
-            noted = row.get("id") or row.get("_id") or _field(row.get("extra_info"), "id")
-            identity = _text(noted) or f"{data_source}_{index}"
-            question, golds = layout.question(row), layout.golds(row)
-            yield Example(name.unique(identity), _text(question), _texts(golds), data_source)
+            data_source = _label(row.get("data_source")) or file.data_source
+            extra = row.get("extra_info")
+            noted = row.get("id"), row.get("_id"), extra.get("id") if isinstance(extra, dict) else None
+            identity = next(filter(None, map(_label, noted)), f"{data_source}_{index}")
+            yield _example(layout, row, name.unique(identity), data_source)
+
+
+def _example(layout: Layout, row: Row, name: str, data_source: str) -> Example:
+    question = ""
+    try:
+        question = layout.question(row)
+        return Example(name, question, layout.golds(row), data_source)
+    except RowError as fault:
+        return Example(name, question, (), data_source, fault)
+
+
+def _label(value: Any) -> str:
+    """A name that a row gives, or "" where it is none: another is then made."""
+    try:
+        return read_text(value)
+    except RowError:
+        return ""
 
 
 class _Names:
@@ -115,15 +119,3 @@ class _Names:
             candidate = f"{name}#{self._uses[name]}"
         self._uses[candidate] = 1
         return candidate
-
-
-def _text(value: Any) -> str:
-    """A string or a number as text; anything else is no text."""
-    if isinstance(value, str):
-        return value.strip()
-    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else ""
-
-
-def _texts(value: Any) -> tuple[str, ...]:
-    values = value if isinstance(value, list) else [value]
-    return tuple(dict.fromkeys(filter(None, map(_text, values))))

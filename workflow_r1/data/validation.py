@@ -37,10 +37,8 @@ def validate_examples(examples: Iterable[Example], weights: RewardWeights | None
 
 
 def _fault(example: Example, weights: RewardWeights) -> str | None:
-    if not example.question:
-        return "it has no question"
-    if not example.golds:
-        return "it has no gold answer"
+    if example.fault:
+        return f"it has {example.fault}"
     full = weights.exact_match + weights.f1
     for gold in example.golds:
         text = f"<think>This is the gold answer.</think><answer>{gold}</answer>"

@@ -13,6 +13,7 @@ import transfer_queue as tq
 from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer
 
 from workflow_r1.config import WorkflowConfig
+from workflow_r1.data.verl_rows import row_golds
 from workflow_r1.metrics import workflow_metrics
 from workflow_r1.operators import RunCoordinator
 from workflow_r1.trajectory import Trajectory, write_jsonl
@@ -83,7 +84,7 @@ def _read_trajectories(keys: Sequence[str], partition_id: str) -> list[Trajector
     for extra, truth, reward in zip(extras, truths, rewards, strict=True):
         if record := extra.get("trajectory"):
             trajectory = Trajectory.model_validate(record)
-            trajectory.golds = list(truth["ground_truth"]["target"])
+            trajectory.golds = list(row_golds(truth))
             trajectory.reward = {"reward": reward, **extra.get("reward_extra_info", {})}
             trajectories.append(trajectory)
     return trajectories

@@ -1,41 +1,59 @@
-"""The data: every training and validation file can be read as questions with gold answers."""
+"""The data: every row of every training and validation file is a question with gold answers."""
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 from omegaconf import DictConfig
 
+from workflow_r1.data.errors import DataError, RowError
+from workflow_r1.data.training import check_joinable, iterate_rows, load_training_file
+from workflow_r1.data.verl_rows import check_row
 from workflow_r1.launch.recipe import LaunchError
 
-_PREPARE = "prepare the data with 'python examples/data_preprocess/workflow_r1.py'"
-REQUIRED_COLUMNS = ("data_source", "prompt", "reward_model")
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+_PREPARE = "prepare the data with 'workflow-r1 prepare'"
 
 
 def check_data(config: DictConfig) -> None:
-    """Every local training and validation file is a parquet with the columns that a rollout and the reward read."""
-    for key in ("train_files", "val_files"):
-        files = config.data[key]
-        if files is None:
-            raise LaunchError(f"data.{key} is not set: {_PREPARE}, or name a parquet file.")
-        for file in [files] if isinstance(files, str) else files:
-            if "://" not in file:  # verl fetches the others itself
-                _check_parquet(Path(file).expanduser(), f"data.{key}")
+    """Every row of the files has what a rollout and the reward read, and verl can load the files together.
+
+    Not looked at are files on HDFS, which verl fetches itself, and those that a dataset class of one's own reads.
+    """
+    data = config.data
+    if (data.get("custom_cls") or {}).get("path"):
+        return
+    for setting in ("train_files", "val_files"):
+        files = [data[setting]] if isinstance(data[setting], str) else list(data[setting] or ())
+        if not files:
+            raise LaunchError(f"data.{setting} is not set: {_PREPARE}, or name a file.")
+        here = [file for file in files if not file.startswith("hdfs://")]
+        try:
+            loaded = [load_training_file(file) for file in here]
+            check_joinable(here, loaded)
+        except DataError as error:
+            raise LaunchError(f"data.{setting}: {error} If it is not what you mean to train on, {_PREPARE}.") from None
+        for file, rows in zip(here, loaded, strict=True):
+            _check_rows(rows, f"data.{setting}: {file}", data)
 
 
-def _check_parquet(path: Path, setting: str) -> None:
-    if not path.is_file():
-        raise LaunchError(f"{setting} names {path}, which does not exist: {_PREPARE}, or name another parquet file.")
-    try:
-        schema = pq.read_schema(path)
-    except pa.ArrowInvalid:
-        raise LaunchError(f"{setting} names {path}, which is not a parquet file: {_PREPARE}.") from None
-    if lacking := [column for column in REQUIRED_COLUMNS if column not in schema.names]:
-        found = ", ".join(schema.names)
-        raise LaunchError(f"{path} lacks the column(s) {', '.join(lacking)} (it has {found}): {_PREPARE}.")
-    try:
-        schema.field("reward_model").type.field("ground_truth").type.field("target")
-    except (KeyError, TypeError, AttributeError):  # no such field, or no structure where one is expected
+def _check_rows(loaded: "Dataset", where: str, data: DictConfig) -> None:
+    prompt_key, data_source_key = data.get("prompt_key", "prompt"), data.get("reward_fn_key", "data_source")
+    if lacking := [name for name in (data_source_key, prompt_key, "reward_model") if name not in loaded.column_names]:
+        found = ", ".join(loaded.column_names)
+        raise LaunchError(f"{where} lacks the column(s) {', '.join(lacking)} (it has {found}): {_PREPARE}.")
+    faults: list[tuple[int, RowError]] = []
+    columns = (data_source_key, prompt_key, "reward_model", "extra_info", "question")
+    for number, row in enumerate(iterate_rows(loaded, columns)):
+        try:
+            check_row(row, prompt_key, data_source_key)
+        except RowError as fault:
+            faults.append((number, fault))
+    if faults:
+        number, first = faults[0]
         raise LaunchError(
-            f"{path} has no reward_model.ground_truth.target, the list of gold answers: {_PREPARE}."
-        ) from None
+            f"{where}, row {number:,} (the first is 0) has {first}; {len(faults):,} of {len(loaded):,} rows have "
+            "faults: mend them, or have 'workflow-r1 prepare --source FILE' leave them out."
+        )
+    if not loaded.num_rows:
+        raise LaunchError(f"{where} has no rows: {_PREPARE}.")

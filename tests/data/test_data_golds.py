@@ -1,0 +1,118 @@
+"""Gold answers: each value has one meaning everywhere, or is refused with what is wrong."""
+
+import contextlib
+import datetime
+import time
+from decimal import Decimal
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from workflow_r1.data.errors import Reason, RowError
+from workflow_r1.data.golds import read_golds
+from workflow_r1.data.verl_rows import row_golds
+
+READ = [
+    ("Paris", ("Paris",)),
+    (["Paris", " Paris ", "City of Paris"], ("Paris", "City of Paris")),
+    ([None, "", "  ", float("nan"), "Paris"], ("Paris",)),
+    (1987, ("1987",)),
+    (1987.0, ("1987",)),
+    (-0.5, ("-0.5",)),
+    ([1987.0, "the year 1987"], ("1987", "the year 1987")),
+    (np.array(["Paris", "Lutetia"], dtype=object), ("Paris", "Lutetia")),
+    ([np.str_("Paris"), np.float64(1987), np.int32(7)], ("Paris", "1987", "7")),
+    (["!", "A+", "Paris"], ("Paris",)),
+    ("x < y", ("x < y",)),
+    ("[REC]", ("[REC]",)),
+    ("[it's]", ("[it's]",)),
+    ("(1984)", ("(1984)",)),
+    ('("Heroes")', ('("Heroes")',)),
+    ("array of [1]", ("array of [1]",)),
+    ("true", ("true",)),
+    ("nan", ("nan",)),  # a grandmother; a missing value is no text
+    ("東京", ("東京",)),
+    ("…", ("…",)),
+]
+REFUSED = [
+    (None, Reason.NO_GOLD),
+    (float("nan"), Reason.NO_GOLD),
+    ("", Reason.NO_GOLD),
+    ([], Reason.NO_GOLD),
+    ([None, " "], Reason.NO_GOLD),
+    ("*", Reason.UNANSWERABLE),
+    (["A+", "!"], Reason.UNANSWERABLE),
+    ("The", Reason.UNANSWERABLE),
+    ("\u200b", Reason.UNANSWERABLE),
+    (True, Reason.NOT_TEXT),
+    ([["Paris"]], Reason.NOT_TEXT),
+    ({"text": ["Paris"], "answer_start": [0]}, Reason.NOT_TEXT),
+    ({"value": "Paris", "aliases": ["Lutetia"]}, Reason.NOT_TEXT),
+    (b"Paris", Reason.NOT_TEXT),
+    (Decimal("1987.00"), Reason.NOT_TEXT),
+    (datetime.date(1987, 5, 1), Reason.NOT_TEXT),
+    ([datetime.datetime(1987, 5, 1)], Reason.NOT_TEXT),
+    (float("inf"), Reason.NO_PLAIN_NUMBER),
+    (1e22, Reason.NO_PLAIN_NUMBER),
+    (float(np.float32(7.1)), Reason.NO_PLAIN_NUMBER),  # 7.099999904632568
+    ("half \ud800", Reason.NO_UNICODE),
+    ('["Paris", "Lutetia"]', Reason.SAVED_LIST),
+    ("['Paris', \"it's\"]", Reason.SAVED_LIST),
+    ("['Paris' 'Lutetia'\n 'x']", Reason.SAVED_LIST),
+    ("array(['Paris', 'Lutetia'], dtype=object)", Reason.SAVED_LIST),
+    ("array([1987, 1988])", Reason.SAVED_LIST),
+    ("[1987. 1988.]", Reason.SAVED_LIST),
+    ("[]", Reason.SAVED_LIST),
+    ("[None, nan]", Reason.SAVED_LIST),
+    ("('Paris', 'Lutetia')", Reason.SAVED_LIST),
+    ('{"text": ["Paris"], "answer_start": [0]}', Reason.SAVED_LIST),
+    (["Paris", "['Lutetia']"], Reason.SAVED_LIST),
+    ("</answer>", Reason.PROTOCOL_TAG),
+    (["Paris", "<think> hm"], Reason.PROTOCOL_TAG),
+]
+
+
+@pytest.mark.parametrize(("value", "golds"), READ, ids=repr)
+def test_what_has_one_meaning_is_read(value, golds):
+    assert read_golds(value) == golds
+
+
+@pytest.mark.parametrize(("value", "reason"), REFUSED, ids=repr)
+def test_what_has_none_or_two_is_refused_with_the_value(value, reason):
+    with pytest.raises(RowError) as error:
+        read_golds(value)
+    assert error.value.reason is reason
+    str(error.value).encode()  # can be shown
+
+
+@pytest.mark.parametrize("target", [golds for golds, _ in READ[:6]], ids=repr)
+def test_verls_own_columns_may_hold_the_answers_themselves_or_search_r1s_target(target):
+    expected = read_golds(target)
+    assert row_golds({"style": "rule", "ground_truth": target}) == expected
+    assert row_golds({"ground_truth": {"target": target}}) == expected
+
+
+@pytest.mark.parametrize("reward_model", [None, "Paris", {}, {"ground_truth": None}, {"ground_truth": {"value": "x"}}])
+def test_a_reward_model_without_a_ground_truth_is_refused(reward_model):
+    with pytest.raises(RowError, match=r"no reward_model\.ground_truth"):
+        row_golds(reward_model)
+
+
+@given(st.text())
+def test_what_is_read_of_a_text_reads_the_same_again(text):
+    try:
+        golds = read_golds(text)
+    except RowError:
+        return
+    assert golds == (text.strip(),)
+    assert read_golds(list(golds)) == golds
+
+
+@pytest.mark.parametrize("text", ["[" * 10**6, "['" * 500_000 + "]", "[" + "\\'" * 500_000 + "]", "array([" * 200_000])
+def test_a_hostile_text_takes_no_longer_than_its_length(text):
+    started = time.process_time()
+    with contextlib.suppress(RowError):
+        read_golds(text)
+    assert time.process_time() - started < 1.0

@@ -1,0 +1,98 @@
+"""What counts as a text and as gold answers: one reading for training, `prepare`, `validate` and evaluation alike.
+
+A value has one meaning or none: what could mean two things is a `RowError`, never a guess.
+"""
+
+import math
+import re
+from typing import Any
+
+import numpy as np
+
+from workflow_r1.data.errors import Reason, RowError
+from workflow_r1.protocol import parse_turn
+from workflow_r1.reward import normalise_answer
+
+_QUOTED = re.compile(r"'(?:[^'\\]|\\.)*'?|\"(?:[^\"\\]|\\.)*\"?", re.DOTALL)  # to the end where no quote closes it
+_ARRAY = re.compile(r"array\((?P<list>\[.*\])[^\]]*\)", re.DOTALL)
+_WORD = re.compile(r"[^\W\d_]+")
+_WORD_OR_NUMBER = re.compile(r"[\w\s]+")
+_LITERAL_WORDS = {"None", "null", "nan", "NaN", "True", "true", "False", "false"}
+_PUNCTUATION = frozenset("[]{}(),:.+-")
+_CLOSING = {"[": "]", "{": "}", "(": ")"}
+_MOST_DIGITS = 15  # any decimal number of so many survives as a float; what has more is an artefact
+
+
+def read_text(value: Any) -> str:
+    """A text without the white space around it, or a number as one writes it (`1987.0` is `1987`).
+
+    Returns:
+        "" where there is nothing: None, NaN (which is how pandas writes a missing value), blanks.
+
+    Raises:
+        RowError: it is of another type, a number whose digits are an artefact of its storage, or no Unicode.
+    """
+    if isinstance(value, str):
+        if not value.isascii():
+            try:
+                value.encode()
+            except UnicodeEncodeError:
+                raise RowError(Reason.NO_UNICODE, value) from None
+        return value.strip()
+    if isinstance(value, np.generic):
+        value = value.item()
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    if isinstance(value, float):
+        text = repr(value).removesuffix(".0")
+        if math.isinf(value) or "e" in text or sum(map(str.isdigit, text)) > _MOST_DIGITS:
+            raise RowError(Reason.NO_PLAIN_NUMBER, value)
+        return text
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    raise RowError(Reason.NOT_TEXT, value)
+
+
+def read_golds(value: Any) -> tuple[str, ...]:
+    """Gold answers, each once: the texts and numbers of a list, or the one text or number that there is.
+
+    Of a list, blanks and what scoring cannot tell from nothing (`A+`, `!`) are left out where something else is left.
+    Every answer that is returned earns the full reward where the policy gives it.
+
+    Raises:
+        RowError: there is none, or one is of another type, a list saved as text, or has a protocol tag.
+    """
+    if isinstance(value, np.ndarray):
+        value = value.tolist()
+    golds = list(filter(None, map(read_text, value if isinstance(value, list) else [value])))
+    if not golds:
+        raise RowError(Reason.NO_GOLD)
+    for gold in golds:
+        if _is_saved_list(gold):
+            raise RowError(Reason.SAVED_LIST, gold)
+        if "<" in gold and parse_turn(f"<think></think><answer>{gold}</answer>").answer is None:
+            raise RowError(Reason.PROTOCOL_TAG, gold)
+    answerable = tuple(dict.fromkeys(filter(_is_answerable, golds)))
+    if not answerable:
+        raise RowError(Reason.UNANSWERABLE, golds[0])
+    return answerable
+
+
+def _is_answerable(gold: str) -> bool:
+    """Something visible is left of it after normalisation, as is not of `A+`, `!` or a zero-width space."""
+    return any(character.isprintable() and character != " " for character in normalise_answer(gold))
+
+
+def _is_saved_list(text: str) -> bool:
+    """A list, set or object as JSON, Python or numpy writes it: brackets around nothing but literals.
+
+    Round brackets are also how people write `(1984)`, so in them it takes a comma and a quoted text.
+    """
+    if array := _ARRAY.fullmatch(text):
+        text = array["list"]
+    if text[-1:] != _CLOSING.get(text[:1], ""):
+        return False
+    bare = _QUOTED.sub("", text)
+    if bare[-1] != text[-1] or (text[0] == "(" and (bare == text or "," not in bare)):
+        return False
+    return set(_WORD.findall(bare)) <= _LITERAL_WORDS and _PUNCTUATION.issuperset(_WORD_OR_NUMBER.sub("", bare))

@@ -1,0 +1,66 @@
+"""Where a row in verl's columns keeps its question and its gold answers."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from workflow_r1.data.errors import Reason, RowError
+from workflow_r1.data.golds import read_golds, read_text
+
+
+def row_golds(reward_model: Any) -> tuple[str, ...]:
+    """The gold answers in the column `reward_model`: its `ground_truth`, or the `target` in that, as Search-R1 has it.
+
+    Raises:
+        RowError: there are none, or they cannot be used.
+    """
+    truth = _field(reward_model, "ground_truth")
+    golds = _field(truth, "target") if isinstance(truth, Mapping) else truth
+    if golds is None:
+        raise RowError(Reason.NO_GROUND_TRUTH, reward_model)
+    return read_golds(golds)
+
+
+def row_question(row: Mapping[str, Any], prompt_key: str = "prompt") -> str:
+    """The question: as `question` or `extra_info.question` notes it, else the last user message of the prompt.
+
+    Raises:
+        RowError: there is none, or it is no text.
+    """
+    prompt = row.get(prompt_key)
+    messages = prompt if isinstance(prompt, list) else []
+    asked = [_field(message, "content") for message in messages if _field(message, "role") == "user"]
+    for value in (row.get("question"), _field(row.get("extra_info"), "question"), *asked[-1:]):
+        if text := read_text(value):
+            return text
+    raise RowError(Reason.NO_QUESTION)
+
+
+def check_row(row: Mapping[str, Any], prompt_key: str = "prompt", data_source_key: str = "data_source") -> None:
+    """A row has all that a rollout and its reward read.
+
+    Args:
+        row: by column; a column that is not there counts as null.
+        prompt_key: verl's `data.prompt_key`.
+        data_source_key: verl's `data.reward_fn_key`.
+
+    Raises:
+        RowError: it has not.
+    """
+    prompt, extra = row.get(prompt_key), row.get("extra_info")
+    if not isinstance(prompt, list) or not prompt or _field(prompt[-1], "role") != "user":
+        raise RowError(Reason.NO_MESSAGES, prompt)
+    for message in prompt:
+        for text in (_field(message, "role"), _field(message, "content")):
+            if not isinstance(text, str) or not read_text(text):
+                raise RowError(Reason.NO_MESSAGES, prompt)
+    if extra is not None and not isinstance(extra, Mapping):
+        raise RowError(Reason.NO_EXTRA_INFO, extra)
+    data_source = row.get(data_source_key)
+    if not isinstance(data_source, str) or not read_text(data_source):
+        raise RowError(Reason.NO_DATA_SOURCE, data_source)
+    row_question(row, prompt_key)
+    row_golds(row.get("reward_model"))
+
+
+def _field(value: Any, name: str) -> Any:
+    return value.get(name) if isinstance(value, Mapping) else None
