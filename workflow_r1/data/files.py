@@ -108,7 +108,7 @@ def _json_rows(path: Path) -> Iterator[Row]:
             file.seek(0)
             for line, row in iterate_json_list(file) if is_list else _lines(file):
                 if not isinstance(row, dict):
-                    raise MalformedJson(line, "expected an object with a question and its answers")
+                    raise MalformedJson(line, "expected an object")
                 yield row
     except MalformedJson as error:
         raise DataError(f"{path}, line {error.line} is malformed JSON: {error.reason}.") from None

@@ -83,16 +83,18 @@ def check(module: ModuleOption = None, index: IndexOption = None) -> None:
 
 @operators_app.command()
 def index(
-    passages: Annotated[Path, typer.Argument(help="JSONL: an object with 'text' and perhaps 'title' a line.")],
+    passages: Annotated[Path, typer.Argument(help="JSONL, JSON or Parquet: objects with 'text' and perhaps 'title'.")],
     folder: Annotated[Path, typer.Argument(help="Where the index goes.")],
 ) -> None:
     """Build a corpus for the Search operator, so that it needs no search API."""
     from workflow_r1.operators.corpus import index_passages  # slow to import
 
     try:
-        count = index_passages(passages, folder, progress=sys.stderr.isatty())
+        count, unsearchable = index_passages(passages, folder, progress=sys.stderr.isatty())
     except OperatorConfigError as error:
         fail(error)
+    if unsearchable:
+        typer.echo(f"{unsearchable} of the passages have only stop words or punctuation: no search finds them")
     typer.echo(f"{count} passages in {folder}; use it with workflow_r1.operators.search.index={folder}")
 
 
