@@ -2,7 +2,8 @@
 
 The tiny policy cannot read them and the simulated operators do not know them; what is shown is that the pipeline takes
 them. The endpoint is one that the user pays for: with a key that must not turn up anywhere, and a budget that ends the
-run after the step that spends it.
+run after the step that spends it. The settings are the reference recipe's where they differ from the embedded ones:
+a loss with a reference policy, packed sequences, gradient checkpointing; and several files, and a tracker of verl's.
 """
 
 import subprocess
@@ -47,7 +48,11 @@ def stopped(run: Run, prepared: Path) -> str:
     endpoint = SimulatedEndpoint(SimulatedLLM(World.build(1)), api_key=KEY)
     with running_server(endpoint) as server:
         command = run.start(
-            f"data.train_files={prepared / 'train.parquet'}",
+            f"data.train_files=[{prepared / 'train.parquet'},{prepared / 'test.parquet'}]",
+            "actor_rollout_ref.actor.use_kl_loss=true",
+            "actor_rollout_ref.model.use_remove_padding=true",
+            "actor_rollout_ref.model.enable_gradient_checkpointing=true",
+            "trainer.logger=tensorboard",
             f"data.val_files={prepared / 'test.parquet'}",
             "data.max_prompt_length=3072",
             "data.train_batch_size=8",
@@ -86,6 +91,19 @@ def test_one_step_is_taken_on_real_questions(run: Run, stopped: str) -> None:
     assert "step   1/2" in stopped
     assert run.metrics[1]["training/rollout_probs_diff_mean"] < 1e-6
     assert run.metrics[1]["actor/grad_norm"] > 0
+
+
+def test_the_recipes_own_loss_is_rehearsed_without_a_gpu(run: Run, stopped: str) -> None:
+    assert run.metrics[1]["actor/kl_loss"] == pytest.approx(
+        0, abs=1e-6
+    )  # of one update, before which they are the same
+    assert run.metrics[1]["timing_s/ref"] > 0
+
+
+def test_a_tracker_writes_into_the_runs_folder(run: Run, stopped: str) -> None:
+    [events] = (run.folder / "tensorboard").iterdir()
+    assert b"workflow/reward" in events.read_bytes()
+    assert not (ROOT / "tensorboard_log").exists()
 
 
 def test_they_are_rolled_out_and_scored_by_data_source(run: Run, stopped: str) -> None:

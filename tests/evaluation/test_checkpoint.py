@@ -38,6 +38,13 @@ def test_weights_that_verl_saved_for_hugging_face_need_no_merging(tmp_path: Path
     assert find_checkpoint(tmp_path) == exported
 
 
+def test_an_adapted_model_is_taken_from_its_shards_whatever_verl_exported(tmp_path: Path) -> None:
+    actor = tmp_path / "actor"
+    touch(actor / "fsdp_config.json", actor / "lora_train_meta.json")
+    touch(actor / "huggingface" / "config.json", actor / "huggingface" / "model.safetensors")
+    assert find_checkpoint(tmp_path) == actor
+
+
 def test_a_folder_without_weights_is_no_checkpoint(tmp_path: Path) -> None:
     touch(tmp_path / "config.json")
     with pytest.raises(EvaluationError, match="holds no checkpoint"):
@@ -73,7 +80,7 @@ async def test_shards_are_merged_once_and_again_when_they_are_newer(
 
     assert await merged_checkpoint(str(actor), os.environ) == str(tmp_path / "merged")
     await merged_checkpoint(str(actor), os.environ)
-    assert (tmp_path / "calls").read_text().count("-m verl.model_merger merge --backend fsdp") == 1
+    assert (tmp_path / "calls").read_text().count("-m workflow_r1.verl_plugin.merge") == 1
     newer = (tmp_path / "merged/config.json").stat().st_mtime + 10
     os.utime(actor / "model_world_size_1_rank_0.pt", (newer, newer))
     await merged_checkpoint(str(actor), os.environ)

@@ -79,6 +79,10 @@ def test_what_nothing_reads_is_still_in_verls_tree_with_that_value():
         ({f"{ACTOR}.checkpoint.save_contents": ["optimizer"]}, "save_contents leaves the weights out: add model"),
         ({f"{ACTOR}.checkpoint.load_contents": []}, "load_contents leaves the weights out: add model"),
         ({f"{ACTOR}.checkpoint.async_save": True}, "async_save=True is Megatron's"),
+        (
+            {f"{MODEL}.lora_rank": 8, f"{ACTOR}.checkpoint.save_contents": ["model", "hf_model"]},
+            f"{MODEL}.lora_rank=8 under names that nothing reads",
+        ),
         ({f"{MODEL}.lora_adapter_path": "/adapter"}, f"is read with {MODEL}.lora_rank above 0 only"),
         (
             {f"{MODEL}.lora_adapter_path": "/adapter", f"{MODEL}.lora_rank": 8},

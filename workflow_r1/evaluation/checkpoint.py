@@ -1,4 +1,4 @@
-"""From what a user names as a policy to a folder that vLLM can serve: verl's shards are merged by verl's own merger."""
+"""From what a user names as a policy to a folder that vLLM can serve; `verl_plugin.merge` merges verl's shards."""
 
 import asyncio
 import shutil
@@ -11,6 +11,7 @@ from workflow_r1.checkpoints import last_step
 from workflow_r1.evaluation.errors import EvaluationError
 
 _SHARDED = "fsdp_config.json"
+_ADAPTED = "lora_train_meta.json"  # then verl's own export has a PEFT model's names, which no server reads
 
 
 def find_checkpoint(path: Path) -> Path:
@@ -29,7 +30,7 @@ def find_checkpoint(path: Path) -> Path:
     for folder in (path, path / "actor"):
         if (folder / _SHARDED).is_file():
             exported = folder / "huggingface"
-            return exported if _has_weights(exported) else folder
+            return exported if _has_weights(exported) and not (folder / _ADAPTED).is_file() else folder
         if _has_weights(folder):
             return folder
     raise EvaluationError(
@@ -53,7 +54,7 @@ async def merged_checkpoint(checkpoint: str, environ: Mapping[str, str]) -> str:
         environ: the environment in which verl can be imported on this machine.
 
     Raises:
-        EvaluationError: verl's merger failed.
+        EvaluationError: they could not be merged.
     """
     shards = Path(checkpoint)
     merged, unfinished = shards.parent / "merged", shards.parent / "merged.unfinished"
@@ -74,8 +75,7 @@ def _is_newer(file: Path, folder: Path) -> bool:
 
 
 async def _merge(shards: Path, target: Path, environ: Mapping[str, str]) -> None:
-    command = [sys.executable, "-m", "verl.model_merger", "merge", "--backend", "fsdp"]
-    command += ["--local_dir", str(shards), "--target_dir", str(target)]
+    command = [sys.executable, "-m", "workflow_r1.verl_plugin.merge", str(shards), str(target)]
     merger = await asyncio.create_subprocess_exec(*command, env=dict(environ), stdout=PIPE, stderr=STDOUT)
     try:
         output, _ = await merger.communicate()
@@ -85,4 +85,4 @@ async def _merge(shards: Path, target: Path, environ: Mapping[str, str]) -> None
             await merger.wait()
     if merger.returncode:
         reason = (output.decode(errors="replace").strip() or "no output").splitlines()[-1]
-        raise EvaluationError(f"verl could not merge {shards} ({reason}): check its files and the free disk space.")
+        raise EvaluationError(f"{shards} could not be merged ({reason}): check its files and the free disk space.")

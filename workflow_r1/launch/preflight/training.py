@@ -117,6 +117,11 @@ def _check_checkpoints(config: DictConfig) -> None:
 
 def _check_lora(config: DictConfig) -> None:
     model = config.actor_rollout_ref.model
+    if model.lora_rank > 0 and "hf_model" in config.actor_rollout_ref.actor.checkpoint.save_contents:
+        raise LaunchError(
+            f"{_ACTOR}.checkpoint.save_contents names hf_model, and verl exports a model with {_MODEL}.lora_rank="
+            f"{model.lora_rank} under names that nothing reads: leave it out, 'workflow-r1 eval' merges the adapter."
+        )
     if model.lora_adapter_path is None:
         return
     if model.lora_rank <= 0:
