@@ -84,12 +84,16 @@ def test_what_the_place_in_the_data_would_keep_is_said(recipe, checkpoint, setti
     check_resume(recipe({f"data.{setting}": value}), checkpoint)
 
 
+def test_a_validation_alone_needs_no_optimizer_and_no_data(recipe, checkpoint):
+    check_resume(recipe({"trainer.val_only": True, f"{OPTIM}.lr": 1.0, "data.seed": 9}), checkpoint)
+
+
 def test_a_folder_that_was_moved_holds_the_same_data(recipe, checkpoint):
     made_by = OmegaConf.load(checkpoint / "config.yaml")
-    made_by.data.train_files = "/old/place/data/train.parquet"
+    made_by.data.train_files = ["/old/place/data [[]1]/train.parquet"]  # as verl, which globs, is told
     made_by.trainer.default_local_dir = "/old/place"
     OmegaConf.save(made_by, checkpoint / "config.yaml")
-    moved = {"data.train_files": "/new/data/train.parquet", "trainer.default_local_dir": "/new"}
+    moved = {"data.train_files": "/new/data [1]/train.parquet", "trainer.default_local_dir": "/new"}
     check_resume(recipe(moved), checkpoint)
 
 

@@ -1,5 +1,7 @@
 """Settings of verl that would be ignored, weaken a run or end it late are refused in one sentence."""
 
+import json
+
 import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
@@ -86,7 +88,7 @@ def test_what_nothing_reads_is_still_in_verls_tree_with_that_value():
         ({f"{MODEL}.lora_adapter_path": "/adapter"}, f"is read with {MODEL}.lora_rank above 0 only"),
         (
             {f"{MODEL}.lora_adapter_path": "/adapter", f"{MODEL}.lora_rank": 8},
-            f"{MODEL}.lora_adapter_path=/adapter has no adapter_config.json",
+            f"{MODEL}.lora_adapter_path names no adapter of PEFT: /adapter/adapter_config.json cannot be read",
         ),
     ],
 )
@@ -109,3 +111,16 @@ def test_a_setting_that_would_spoil_the_run_is_refused_by_name(recipe, settings,
 )
 def test_settings_that_work_pass(recipe, settings):
     check_training(recipe({**SMALL, **settings}))
+
+
+@pytest.mark.parametrize(
+    ("adapter", "refused"),
+    [({"r": 8}, None), ({"use_rslora": True, "use_dora": False}, "use_rslora"), ({"alpha_pattern": {"q": 1}}, "alpha")],
+)
+def test_an_adapter_that_could_not_be_merged_afterwards_is_refused(recipe, tmp_path, adapter, refused):
+    (tmp_path / "adapter_config.json").write_text(json.dumps(adapter))
+    config = recipe({**SMALL, f"{MODEL}.lora_rank": 8, f"{MODEL}.lora_adapter_path": str(tmp_path)})
+    if refused is None:
+        check_training(config)
+    else:
+        assert f"sets {refused}" in refusal(check_training, config)

@@ -1,6 +1,7 @@
 """A resumed run: its checkpoint fits this machine, and no setting is one that the checkpoint would overrule."""
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,8 @@ def check_resume(config: DictConfig, checkpoint: Path | None) -> None:
             f"{checkpoint} holds weights of another shape ({changes}): set it back, "
             "or start another run with another trainer.default_local_dir."
         )
+    if config.trainer.val_only:
+        return
     if {"optimizer", "extra"} & set(loaded) and (changes := _changes(_OPTIMIZER, before, config)):
         raise LaunchError(
             f"Resuming would keep the optimizer of {checkpoint} ({changes}): set it back, or add "
@@ -103,13 +106,14 @@ def _changed(keys: list[str], before: Config, now: Config) -> Iterator[str]:
 
 
 def _value(key: str, config: Config) -> Any:
-    """A setting, with files of the run's own folder named from there: a run may be moved."""
+    """A setting; files as they are called, not as a glob is told, and from the run's folder: it may be moved."""
     value: Any = OmegaConf.select(config, key)
     value = OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
     if key != "data.train_files":
         return value
     folder = str(Path(config.trainer.default_local_dir))
-    return [str(file).removeprefix(folder) for file in ([value] if isinstance(value, str) else value)]
+    files = [re.sub(r"\[([*?[])\]", r"\1", file) for file in ([value] if isinstance(value, str) else value)]
+    return [file.removeprefix(folder) for file in files]
 
 
 def _short(value: Any) -> str:

@@ -1,5 +1,6 @@
 """The trainer and the policy's update: what would end, shorten or weaken a run without a word."""
 
+import json
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -7,6 +8,13 @@ from omegaconf import DictConfig
 from workflow_r1.launch.recipe import LaunchError, steps_of_epochs
 
 _ACTOR, _MODEL = "actor_rollout_ref.actor", "actor_rollout_ref.model"
+_MORE_THAN_A_PRODUCT = (
+    "use_rslora",
+    "use_dora",
+    "modules_to_save",
+    "rank_pattern",
+    "alpha_pattern",
+)  # lora_alpha/r · B·A
 _CONTENTS = ("model", "optimizer", "extra", "hf_model")
 
 
@@ -128,7 +136,13 @@ def _check_lora(config: DictConfig) -> None:
         raise LaunchError(
             f"{_MODEL}.lora_adapter_path is read with {_MODEL}.lora_rank above 0 only: set it to the adapter's rank."
         )
-    if not (Path(model.lora_adapter_path).expanduser() / "adapter_config.json").is_file():
+    path = Path(model.lora_adapter_path).expanduser() / "adapter_config.json"
+    try:
+        adapter = json.loads(path.read_text())
+    except (OSError, ValueError):
+        raise LaunchError(f"{_MODEL}.lora_adapter_path names no adapter of PEFT: {path} cannot be read.") from None
+    if unknown := [name for name in _MORE_THAN_A_PRODUCT if adapter.get(name)]:
         raise LaunchError(
-            f"{_MODEL}.lora_adapter_path={model.lora_adapter_path} has no adapter_config.json: name an adapter of PEFT."
+            f"{path} sets {', '.join(unknown)}, of which verl's checkpoints keep nothing, so that they could not be "
+            "merged: train a plain LoRA adapter."
         )
