@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from statistics import fmean
 
 from workflow_r1.trajectory import EndedBy, Trajectory
+from workflow_r1.unmeasured import total
 
 
 def workflow_metrics(trajectories: Sequence[Trajectory], prefix: str = "workflow") -> dict[str, float]:
@@ -25,7 +26,6 @@ def workflow_metrics(trajectories: Sequence[Trajectory], prefix: str = "workflow
     metrics = {
         "turns/mean": len(turns) / len(trajectories),
         "calls/mean": len(calls) / len(trajectories),
-        "operator_tokens/mean": sum(call.prompt_tokens + call.completion_tokens for call in calls) / len(trajectories),
         "failed_calls/mean": sum(call.failed for call in calls) / len(trajectories),
         "malformed": _mean(trajectory.num_malformed > 0 for trajectory in trajectories),
         "generate_seconds/mean": _mean(turn.generate_seconds for turn in turns),
@@ -35,6 +35,8 @@ def workflow_metrics(trajectories: Sequence[Trajectory], prefix: str = "workflow
         **{f"ended_by/{reason.value}": ends[reason] / len(trajectories) for reason in EndedBy},
         **{f"calls/{name}": count / len(trajectories) for name, count in operators.items()},
     }
+    if (tokens := total(call.tokens for call in calls)) is not None:
+        metrics["operator_tokens/mean"] = tokens / len(trajectories)
     served = [trajectory for trajectory in trajectories if trajectory.ended_by is not EndedBy.OPERATOR_FAILURE]
     for part in ("reward", "acc", "f1", "sub_em", "no_answer"):
         if scores := [trajectory.reward[part] for trajectory in served if part in trajectory.reward]:

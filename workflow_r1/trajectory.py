@@ -7,6 +7,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 from workflow_r1.jsonl import read_lines
+from workflow_r1.unmeasured import total
 
 
 class EndedBy(str, Enum):
@@ -31,6 +32,8 @@ class CallRecord(_Record):
         failed: the endpoint could not serve the call; the policy is not to blame.
         error: why, for the user; the policy does not read it.
         seconds: wall-clock time of the call.
+        prompt_tokens: as the operators' endpoint counts them; None where it does not.
+        completion_tokens: likewise.
     """
 
     operator: str
@@ -39,8 +42,13 @@ class CallRecord(_Record):
     failed: bool = False
     error: str | None = None
     seconds: float = 0.0
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
+    prompt_tokens: int | None = 0
+    completion_tokens: int | None = 0
+
+    @property
+    def tokens(self) -> int | None:
+        """Prompt and completion together."""
+        return total([self.prompt_tokens, self.completion_tokens])
 
 
 class Turn(_Record):

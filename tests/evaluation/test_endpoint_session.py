@@ -5,10 +5,12 @@ from fastapi import Response
 from scripted_endpoint import MODEL, error
 from support.recording_proxy import recording_proxy
 
-from workflow_r1.evaluation.endpoint import Completion, PolicyEndpoint
+from workflow_r1.evaluation.endpoint import PolicyEndpoint
 from workflow_r1.evaluation.errors import ContextLengthError, PolicyEndpointError
 from workflow_r1.evaluation.session import EndpointSession, Sampling, closed_turn
 from workflow_r1.operators import OperatorConfigError
+from workflow_r1.operators.chat_api import ChatApi
+from workflow_r1.operators.completion import Completion
 from workflow_r1.protocol import parse_turn, render_observation
 from workflow_r1.world.server import RunningServer
 from workflow_r1.world.world import World
@@ -191,7 +193,7 @@ async def test_what_is_wrong_with_an_endpoint_is_one_sentence_without_the_key(
         seen = seen.__context__
 
 
-@pytest.mark.parametrize("content", ["<html>sign in</html>", '{"choices": []}', '{"choices": null}', "[]", "{"])
+@pytest.mark.parametrize("content", ['{"choices": []}', '{"choices": null}', "[]", "{"])
 @pytest.mark.parametrize("media_type", ["application/json", "text/html"])
 async def test_what_is_no_reply_is_called_so(content: str, media_type: str, policy: RunningServer) -> None:
     policy.endpoint.fail = lambda body: Response(content, media_type=media_type)
@@ -207,10 +209,10 @@ async def test_an_endpoint_that_is_not_there_is_one_sentence(world: World) -> No
 
 
 async def test_several_models_need_a_name(policy: RunningServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def two(self: PolicyEndpoint) -> dict[str, None]:
+    async def two(self: ChatApi) -> dict[str, None]:
         return {"a": None, "b": None}
 
-    monkeypatch.setattr(PolicyEndpoint, "_served_models", two)
+    monkeypatch.setattr(ChatApi, "models", two)
     with pytest.raises(PolicyEndpointError, match=r"--model \(it serves a, b\)"):
         await connected(policy)
 
@@ -238,4 +240,4 @@ async def test_a_policy_of_this_machine_is_asked_past_the_proxy_and_another_thro
     assert set(proxy.asked) == {"CONNECT llm.example:443"}
     monkeypatch.setenv("ALL_PROXY", "socks5://user:secret@proxy.example")
     with pytest.raises(PolicyEndpointError, match="cannot be reached: ALL_PROXY names a SOCKS proxy"):
-        PolicyEndpoint("https://llm.example/v1")
+        await PolicyEndpoint("https://llm.example/v1").connect()

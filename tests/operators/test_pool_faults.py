@@ -23,7 +23,7 @@ PASSING = {
     "rate limit": (c.status(429, "slow down"), "answered 429: slow down."),
     "conflict": (c.status(409), "answered 409."),
     "truncated JSON": (c.truncated_json, "sent something that is not a reply."),
-    "a web page": (c.web_page, "sent something that is not a reply."),
+    "a web page": (c.web_page, "is right; the address of an API most often ends in /v1."),
     "dropped connection": (c.dropped, "if it speaks TLS, OPERATOR_BASE_URL has to begin with https://."),
     "dropped midway": (c.dropped_midway, "dropped the connection."),
     "hang": (c.hang, "did not answer in time."),

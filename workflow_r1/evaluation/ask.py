@@ -12,6 +12,7 @@ from workflow_r1.evaluation.summary import Prices
 from workflow_r1.evaluation.systems import Attempt, Policy
 from workflow_r1.protocol import parse_turn, read_observation
 from workflow_r1.rollout import GeneratedTurn, PolicySession
+from workflow_r1.unmeasured import shown, total
 
 _INDENT = 11  # width of the column of labels
 
@@ -77,11 +78,11 @@ def _line(console: Console, label: str, text: str, style: str = "") -> None:
 
 def _cost(attempt: Attempt, prices: Prices) -> str:
     calls = attempt.trajectory.calls
-    operators = sum(call.prompt_tokens + call.completion_tokens for call in calls)
-    policy = attempt.prompt_tokens + attempt.completion_tokens
+    operators = total(call.tokens for call in calls)
     dollars = prices.cost(attempt.trajectory, attempt.prompt_tokens, attempt.completion_tokens)
-    priced = f", US$ {dollars:.6f}" if dollars else ""
-    return f"{len(calls)} operator call(s), {policy} policy tokens, {operators} operator tokens{priced}"
+    priced = "" if dollars == 0 else f", US$ {shown(dollars, '.6f')}"
+    tokens = f"{shown(attempt.tokens, 'd')} policy tokens, {shown(operators, 'd')} operator tokens"
+    return f"{len(calls)} operator call(s), {tokens}{priced}"
 
 
 def to_json(attempt: Attempt, prices: Prices) -> str:
@@ -94,8 +95,8 @@ def to_json(attempt: Attempt, prices: Prices) -> str:
         "turns": [turn.model_dump(mode="json") for turn in trajectory.turns],
         "policy_prompt_tokens": attempt.prompt_tokens,
         "policy_completion_tokens": attempt.completion_tokens,
-        "operator_prompt_tokens": sum(call.prompt_tokens for call in trajectory.calls),
-        "operator_completion_tokens": sum(call.completion_tokens for call in trajectory.calls),
+        "operator_prompt_tokens": total(call.prompt_tokens for call in trajectory.calls),
+        "operator_completion_tokens": total(call.completion_tokens for call in trajectory.calls),
         "cost_usd": prices.cost(trajectory, attempt.prompt_tokens, attempt.completion_tokens),
     }
     return json.dumps(content, ensure_ascii=False, indent=2)

@@ -9,12 +9,14 @@ class PolicyEndpointError(EvaluationError):
     """The policy's endpoint could not serve a request; the message never holds the key.
 
     Attributes:
-        status: the HTTP status, or None where there was no response.
+        status: the HTTP status, that of an error in a reply too; None where there is none.
+        is_bad_reply: the response was no reply, and the next one may be.
     """
 
-    def __init__(self, message: str, status: int | None = None) -> None:
+    def __init__(self, message: str, status: int | None = None, *, is_bad_reply: bool = False) -> None:
         super().__init__(message)
         self.status = status
+        self.is_bad_reply = is_bad_reply
 
 
 class ContextLengthError(PolicyEndpointError):

@@ -22,7 +22,8 @@ class Record(BaseModel):
         id: names the question in it.
         sample: 0, 1, ... where a question is asked several times.
         trajectory: with its reward; None if the policy's endpoint failed half-way.
-        prompt_tokens: the policy's, over all its turns; a baseline has no policy.
+        prompt_tokens: the policy's, over all its turns; a baseline has no policy. None where the endpoint did not
+            count them.
         completion_tokens: likewise.
         seconds: wall-clock time.
         error: why an endpoint could not serve it. Such a record is never scored, and the next run asks again.
@@ -34,8 +35,8 @@ class Record(BaseModel):
     id: str
     sample: int = 0
     trajectory: Trajectory | None = None
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
+    prompt_tokens: int | None = 0
+    completion_tokens: int | None = 0
     seconds: float = 0.0
     error: str | None = None
 

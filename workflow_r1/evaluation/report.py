@@ -9,9 +9,9 @@ from rich.table import Table
 from workflow_r1.evaluation.statistics import Estimate
 from workflow_r1.evaluation.summary import BenchmarkSummary, Difference, Summary
 from workflow_r1.trajectory import EndedBy
+from workflow_r1.unmeasured import UNKNOWN
 
 AVERAGE = "average"
-_NONE = "–"
 _SERVED = set(EndedBy) - {EndedBy.OPERATOR_FAILURE}  # a failure is in no figure but the count of what was not served
 _SCORES = {"em": "EM", "f1": "F1", "sub_em": "sub-EM"}
 _COSTS = ("calls", "policy tokens", "operator tokens", "US$ / 1000")
@@ -109,27 +109,27 @@ def benchmark_names(summaries: Sequence[Summary]) -> list[str]:
 
 def _difference(found: Difference | None) -> list[str]:
     if found is None:
-        return ["0", _NONE, _NONE]
+        return ["0", UNKNOWN, UNKNOWN]
     p_value = "< 0.001" if found.p_value < 0.001 else f"{found.p_value:.3f}"
     return [str(found.questions), _interval(found.difference, "+.1f"), p_value]
 
 
 def _costs(row: BenchmarkSummary | None) -> list[str]:
-    priced = row and row.figures and row.figures["cost"].mean > 0
+    priced = row and "cost" in row.figures and row.figures["cost"].mean > 0
     return [
         _number(row, "calls", ".2f"),
         _number(row, "policy_tokens", ",.0f"),
         _number(row, "operator_tokens", ",.0f"),
-        _number(row, "cost", ",.2f", scale=1000) if priced else _NONE,
+        _number(row, "cost", ",.2f", scale=1000) if priced else UNKNOWN,
     ]
 
 
 def _percent(row: BenchmarkSummary | None, figure: str) -> str:
-    return _interval(row.figures[figure], ".1f") if row and figure in row.figures else _NONE
+    return _interval(row.figures[figure], ".1f") if row and figure in row.figures else UNKNOWN
 
 
 def _number(row: BenchmarkSummary | None, figure: str, form: str, scale: float = 1) -> str:
-    return format(scale * row.figures[figure].mean, form) if row and figure in row.figures else _NONE
+    return format(scale * row.figures[figure].mean, form) if row and figure in row.figures else UNKNOWN
 
 
 def _interval(estimate: Estimate, form: str) -> str:

@@ -18,9 +18,10 @@ from workflow_r1.evaluation.statistics import (
     pass_at_k,
     permutation_p_value,
 )
-from workflow_r1.operators.service import ServiceSettings
+from workflow_r1.operators.service import ServiceSettings, token_cost
 from workflow_r1.reward import exact_match
 from workflow_r1.trajectory import EndedBy, Trajectory
+from workflow_r1.unmeasured import total
 
 _PARTS = {"em": "acc", "f1": "f1", "sub_em": "sub_em", "calls": "calls", "turns": "turns", "malformed": "malformed"}
 
@@ -39,14 +40,18 @@ class Prices:
     policy_completion: float = 0.0
     services: Mapping[str, ServiceSettings] = field(default_factory=dict)
 
-    def cost(self, trajectory: Trajectory, prompt_tokens: int, completion_tokens: int) -> float:
-        """US dollars of one trajectory, given the tokens of the policy."""
-        operators = sum(
+    def cost(self, trajectory: Trajectory, prompt_tokens: int | None, completion_tokens: int | None) -> float | None:
+        """US dollars of one trajectory, given the tokens of the policy; None where some were not counted."""
+        operators = total(
             self.services[call.operator].cost(1, call.prompt_tokens, call.completion_tokens)
             for call in trajectory.calls
             if call.operator in self.services
         )
-        return operators + (prompt_tokens * self.policy_prompt + completion_tokens * self.policy_completion) / 1e6
+        policy = [
+            token_cost(prompt_tokens, self.policy_prompt),
+            token_cost(completion_tokens, self.policy_completion),
+        ]
+        return total([operators, *policy])
 
 
 @dataclass
@@ -81,7 +86,8 @@ def score_questions(examples: Iterable[Example], records: Mapping[Key, Record], 
 
 def _figures(records: Sequence[Record], golds: Sequence[str], prices: Prices) -> dict[str, float]:
     rows = [_sample_figures(record, prices) for record in records]
-    figures = {name: fmean(row[name] for row in rows) for name in rows[0]}
+    # A figure that was not measured for each of them is not there.
+    figures = {name: fmean(row[name] for row in rows) for name in rows[0] if all(name in row for row in rows)}
     if len(records) > 1:
         right = sum(row["em"] == 1 for row in rows)
         for k in _sample_counts(len(records)):
@@ -95,15 +101,15 @@ def _figures(records: Sequence[Record], golds: Sequence[str], prices: Prices) ->
 def _sample_figures(record: Record, prices: Prices) -> dict[str, float]:
     trajectory = record.trajectory
     assert trajectory is not None, "a served record has a trajectory"
-    calls = trajectory.calls
-    return {
+    figures = {
         **{name: trajectory.reward[part] for name, part in _PARTS.items()},
-        "policy_tokens": record.prompt_tokens + record.completion_tokens,
-        "operator_tokens": sum(call.prompt_tokens + call.completion_tokens for call in calls),
+        "policy_tokens": total([record.prompt_tokens, record.completion_tokens]),
+        "operator_tokens": total(call.tokens for call in trajectory.calls),
         "cost": prices.cost(trajectory, record.prompt_tokens, record.completion_tokens),
         "seconds": record.seconds,
         **{f"ended_by/{reason.value}": float(trajectory.ended_by is reason) for reason in EndedBy},
     }
+    return {name: figure for name, figure in figures.items() if figure is not None}
 
 
 def _sample_counts(samples: int) -> list[int]:
@@ -119,7 +125,8 @@ class BenchmarkSummary(BaseModel):
         unserved: those that are not, because an endpoint failed.
         figures: means over questions: `em`, `f1`, `sub_em`, `calls`, `turns`, `malformed`, `policy_tokens`,
             `operator_tokens`, `cost` (US dollars), `seconds`, `ended_by/<reason>`; with several samples, `pass@<k>`
-            and `majority` too. Empty where no question was served.
+            and `majority` too. Empty where no question was served; without tokens and cost where an endpoint did not
+            count them.
     """
 
     questions: int
@@ -159,7 +166,8 @@ def _summary(groups: Sequence[Mapping[str, Mapping[str, float]]], unserved: int)
     questions = sum(map(len, groups))
     if not questions:
         return BenchmarkSummary(questions=0, unserved=unserved, figures={})
-    names = list(next(iter(groups[0].values())))
+    rows = [row for group in groups for row in group.values()]
+    names = [name for name in rows[0] if all(name in row for row in rows)]
     matrices = [np.array([[row[name] for name in names] for row in group.values()]) for group in groups]
     return BenchmarkSummary(
         questions=questions, unserved=unserved, figures=dict(zip(names, bootstrap(matrices), strict=True))

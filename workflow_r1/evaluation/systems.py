@@ -10,6 +10,7 @@ from workflow_r1.evaluation.session import EndpointSession, Sampling
 from workflow_r1.operators import OperatorPool
 from workflow_r1.rollout import PolicySession, RolloutLimits, rollout
 from workflow_r1.trajectory import Trajectory
+from workflow_r1.unmeasured import total
 
 Prompt = Callable[[str], list[Message]]
 
@@ -19,13 +20,18 @@ class Attempt:
     """One question worked on.
 
     Attributes:
-        prompt_tokens: the policy's, over all its turns.
+        prompt_tokens: the policy's, over all its turns; None where its endpoint did not count them.
         completion_tokens: likewise.
     """
 
     trajectory: Trajectory
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
+    prompt_tokens: int | None = 0
+    completion_tokens: int | None = 0
+
+    @property
+    def tokens(self) -> int | None:
+        """Prompt and completion together."""
+        return total([self.prompt_tokens, self.completion_tokens])
 
 
 class System(Protocol):

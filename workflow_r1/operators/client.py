@@ -1,88 +1,71 @@
-"""Chat completions from an OpenAI-compatible endpoint."""
+"""Operators' chat completions from an OpenAI-compatible endpoint."""
 
-from typing import TYPE_CHECKING
-
-from pydantic import BaseModel, Field, ValidationError
-
-from workflow_r1.http_client import http_client
+from workflow_r1.operators.chat_api import ChatApi
+from workflow_r1.operators.completion import Completion
 from workflow_r1.operators.connection_faults import service_at
-from workflow_r1.operators.faults import MalformedReplyError, Wording, status_fault
+from workflow_r1.operators.errors import NoTextError, OperatorEndpointError
+from workflow_r1.operators.faults import Wording
 from workflow_r1.operators.limiter import Admission
+from workflow_r1.operators.reply import without_thoughts
 from workflow_r1.operators.request import ChatRequest, Reply
 from workflow_r1.operators.service import EndpointSettings
 from workflow_r1.operators.service_client import ServiceClient
 from workflow_r1.operators.settings import MAIN, key_variable
 
-if TYPE_CHECKING:
-    from openai import AsyncOpenAI
-
 
 class ChatClient(ServiceClient):
-    """One endpoint's pooled connections.
+    """Asks one endpoint.
 
     Args:
         name: the endpoint's name in the settings.
     """
 
     def __init__(self, endpoint: EndpointSettings, admission: Admission, name: str = MAIN) -> None:
-        super().__init__(endpoint, admission, _wording(endpoint, name))
-        self._endpoint = endpoint
-        self._opened: AsyncOpenAI | None = None
-
-    def _openai(self) -> "AsyncOpenAI":
-        if self._opened is None:
-            from openai import AsyncOpenAI  # slow to import
-
-            self._opened = AsyncOpenAI(
-                base_url=self._endpoint.base_url,
-                api_key=self._endpoint.api_key.get_secret_value(),
-                timeout=self._endpoint.attempt_timeout,
-                max_retries=0,
-                http_client=http_client(self._endpoint.base_url, self._endpoint.attempt_timeout),
-            )
-        return self._opened
+        wording = _wording(endpoint, name)
+        super().__init__(endpoint, admission, wording)
+        self._api = ChatApi(endpoint.base_url, endpoint.api_key, wording, timeout=endpoint.attempt_timeout)
 
     async def _request(self, request: ChatRequest) -> Reply:
-        from openai import APIStatusError
+        completion = await self._api.complete(request.body())
+        text = without_thoughts(completion.text)
+        fault = None if text.strip() else self._no_text(completion, request)
+        return Reply(text, completion.prompt_tokens, completion.completion_tokens, fault)
 
-        openai = self._openai()
-        try:
-            # `chat.completions.create` would first walk through the body by its type hints.
-            content = await openai.post("/chat/completions", body=request.body(), cast_to=str)
-        except APIStatusError as error:
-            body = error.body if isinstance(error.body, dict) else {}
-            fault = status_fault(error.status_code, body, error.response.headers, self._wording)
+    def _no_text(self, completion: Completion, request: ChatRequest) -> OperatorEndpointError | None:
+        """Why a reply without text will have none next time either; None where it may."""
+        service, setting = self._wording.service, self._wording.request_setting
+        if completion.has_tool_calls:
+            sentence = f"{service} sent a tool call instead of text: serve the model without a tool-call parser."
+        elif completion.is_withheld:
+            sentence = f"{service} withheld its reply ({completion.finish_reason})."
+        elif completion.is_cut:
+            sentence = (
+                f"{service} sent no text: it ran out of tokens while it thought. Raise max_tokens "
+                f"({request.most_completion_tokens:,} now), or have the model think less, with {setting}."
+            )
+        elif completion.reasoning or completion.text.strip() or completion.hides_thoughts:
+            sentence = f"{service} sent thoughts and no text."
         else:
-            return _read(content)
-        # Raised outside the handler: the original exception holds the request and with it the key.
-        raise fault
+            return None
+        return NoTextError(sentence)
 
-    async def served_models(self) -> list[str]:
+    async def served_models(self) -> dict[str, int | None]:
         """The models that the endpoint lists, or none where it does not list them."""
         try:
-            response = await self._openai().models.with_raw_response.list()
-            return [model.id for model in _Models.model_validate_json(response.content).data]
-        except Exception:  # only ever asked to explain a failure: it must not hide it
-            return []
+            return await self._api.models()
+        except OperatorEndpointError:  # only ever asked to explain a failure: it must not hide it
+            return {}
 
     async def aclose(self) -> None:
-        if self._opened is not None:
-            await self._opened.close()
-
-
-def _read(content: str) -> Reply:
-    try:
-        completion = _Completion.model_validate_json(content)
-    except ValidationError:
-        raise MalformedReplyError from None
-    usage = completion.usage or _Usage()
-    return Reply(completion.choices[0].message.content or "", usage.prompt_tokens, usage.completion_tokens)
+        await self._api.aclose()
 
 
 def _wording(endpoint: EndpointSettings, name: str) -> Wording:
     url_setting, model_setting = "OPERATOR_BASE_URL", "OPERATOR_MODEL_NAME"
+    request_setting = "OPERATOR_REQUEST or workflow_r1.operators.request"
     if name != MAIN:
         url_setting, model_setting = f"endpoints.{name}.base_url", f"endpoints.{name}.model"
+        request_setting = f"workflow_r1.operators.endpoints.{name}.request"
     return Wording(
         service=service_at("The operator endpoint", endpoint.base_url),
         url=endpoint.base_url,
@@ -91,32 +74,5 @@ def _wording(endpoint: EndpointSettings, name: str) -> Wording:
         secret=endpoint.api_key,
         model=f"does not serve the model {endpoint.model!r}: check {model_setting}, and that {url_setting} ends where "
         "/chat/completions begins",
+        request_setting=request_setting,
     )
-
-
-class _Usage(BaseModel):
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-
-
-class _Message(BaseModel):
-    content: str | None = None
-
-
-class _Choice(BaseModel):
-    message: _Message
-
-
-class _Completion(BaseModel):
-    """The part of a chat completion that is read."""
-
-    choices: list[_Choice] = Field(min_length=1)
-    usage: _Usage | None = None
-
-
-class _Model(BaseModel):
-    id: str
-
-
-class _Models(BaseModel):
-    data: list[_Model]

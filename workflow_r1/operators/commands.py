@@ -17,6 +17,7 @@ from workflow_r1.operators.pool import OperatorPool
 from workflow_r1.operators.registry import select_operators
 from workflow_r1.operators.usage import usage_table
 from workflow_r1.terminal import fail
+from workflow_r1.unmeasured import shown
 
 T = TypeVar("T")
 
@@ -64,7 +65,7 @@ def call(
             fail(result.error or result.text)
         typer.echo(result.text)
         took = f"{result.seconds:.2f} s, {result.requests} request(s), {result.cache_hits} from the cache, "
-        took += f"{result.prompt_tokens} + {result.completion_tokens} tokens"
+        took += f"{shown(result.prompt_tokens)} + {shown(result.completion_tokens)} tokens"
         typer.secho(took, err=True, dim=True)
 
     asyncio.run(run())

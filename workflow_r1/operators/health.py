@@ -1,15 +1,18 @@
 """Whether a service can be reached and serves what is asked of it."""
 
 import asyncio
+from dataclasses import replace
 
+from workflow_r1.operators.chat_api import some_of
 from workflow_r1.operators.client import ChatClient
 from workflow_r1.operators.corpus import CorpusClient, open_corpus
-from workflow_r1.operators.errors import OperatorEndpointError
+from workflow_r1.operators.errors import NoTextError, OperatorEndpointError
 from workflow_r1.operators.limiter import Limiter
 from workflow_r1.operators.request import ChatRequest, Completes, Tally
 from workflow_r1.operators.search_client import SearchClient
 from workflow_r1.operators.service import EndpointSettings, SearchSettings
 from workflow_r1.operators.settings import OperatorSettings
+from workflow_r1.operators.spec import Sampling
 
 _PATIENCE = 30.0  # seconds
 
@@ -24,13 +27,19 @@ async def check_service(settings: OperatorSettings, name: str) -> float:
     patient = service.model_copy(update={"max_retries": 2, "call_timeout": min(_PATIENCE, service.call_timeout)})
     client, model, question = _client(patient, name)
     messages = [{"role": "user", "content": question}]
+    fields = patient.request if isinstance(patient, EndpointSettings) else {}
+    request = ChatRequest(model, messages, temperature=0.0, max_tokens=16, service=name, fields=fields)
     started = asyncio.get_running_loop().time()
     try:
-        await client.complete(ChatRequest(model, messages, temperature=0.0, max_tokens=16, service=name), Tally())
+        try:
+            await client.complete(request, Tally())
+        except NoTextError:  # a model that thinks first gets as much room as operators give it
+            started = asyncio.get_running_loop().time()
+            await client.complete(replace(request, max_tokens=Sampling().max_tokens), Tally())
         return asyncio.get_running_loop().time() - started
     except OperatorEndpointError as error:
         if isinstance(client, ChatClient) and error.status in (400, 404) and (models := await client.served_models()):
-            raise OperatorEndpointError(f"{error} It serves: {', '.join(models)}.", status=error.status) from None
+            raise OperatorEndpointError(f"{error} It serves: {some_of(models)}.", status=error.status) from None
         raise
     finally:
         await client.aclose()

@@ -132,6 +132,7 @@ class OperatorPool:
                 seed=None if seed is None or spec.sampling.temperature == 0 else seed + sample,
                 sample=sample,
                 service=service,
+                fields=endpoint.request if isinstance(endpoint, EndpointSettings) else {},
                 trajectory=trajectory,
             )
             return await client.complete(request, tally)

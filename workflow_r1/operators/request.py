@@ -1,11 +1,13 @@
 """What is asked of a service, what comes back, and what that took."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from workflow_r1.operators.errors import OperatorEndpointError
 from workflow_r1.operators.settings import MAIN
 from workflow_r1.operators.spec import Message
+from workflow_r1.unmeasured import total
 
 TEMPLATE_TOKENS = 32  # generous for what a chat template puts around one message
 
@@ -18,6 +20,7 @@ class ChatRequest:
         seed: sent where there is one.
         sample: which of several independent replies to the same prompt; never sent.
         service: the name of the service that is asked.
+        fields: of the body, in place of what stands in it otherwise or beside it; None leaves a field out.
         trajectory: who asks; see `Admission.acquire`.
     """
 
@@ -28,6 +31,7 @@ class ChatRequest:
     seed: int | None = None
     sample: int = 0
     service: str = MAIN
+    fields: Mapping[str, Any] = field(default_factory=dict, hash=False)
     trajectory: str = field(default="", compare=False)
 
     def body(self) -> dict[str, Any]:
@@ -37,12 +41,23 @@ class ChatRequest:
             "temperature": self.temperature,
             "max_tokens": self.max_tokens,
         }
-        return body if self.seed is None else {**body, "seed": self.seed}
+        return with_fields(body if self.seed is None else {**body, "seed": self.seed}, self.fields)
 
     @property
     def most_tokens(self) -> int:
         """A bound on prompt and completion together."""
-        return most_prompt_tokens(self.messages) + self.max_tokens
+        return most_prompt_tokens(self.messages) + self.most_completion_tokens
+
+    @property
+    def most_completion_tokens(self) -> int:
+        """A bound on the completion, where the request holds one."""
+        bounds = [self.body().get(name) for name in ("max_completion_tokens", "max_tokens")]
+        return next((bound for bound in bounds if isinstance(bound, int)), self.max_tokens)
+
+
+def with_fields(body: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The body of a request as an endpoint wants it: each of `fields` in its place, or left out where it is None."""
+    return {name: value for name, value in {**body, **fields}.items() if name not in fields or value is not None}
 
 
 def most_prompt_tokens(messages: Sequence[Message]) -> int:
@@ -58,17 +73,33 @@ class Tally:
     retries: int = 0
     reasks: int = 0
     cache_hits: int = 0
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
+    prompt_tokens: int | None = 0
+    completion_tokens: int | None = 0
+
+    def count(self, reply: "Reply") -> None:
+        """Add a reply's tokens; one that was not counted makes the sum unknown."""
+        self.prompt_tokens = total([self.prompt_tokens, reply.prompt_tokens])
+        self.completion_tokens = total([self.completion_tokens, reply.completion_tokens])
 
 
 @dataclass(frozen=True)
 class Reply:
-    """One reply of a service."""
+    """One reply of a service.
+
+    Attributes:
+        prompt_tokens: None where the service does not say.
+        completion_tokens: likewise.
+        fault: why it holds no text, though it took its tokens.
+    """
 
     text: str
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
+    prompt_tokens: int | None = 0
+    completion_tokens: int | None = 0
+    fault: OperatorEndpointError | None = None
+
+    @property
+    def tokens(self) -> int | None:
+        return total([self.prompt_tokens, self.completion_tokens])
 
 
 class Completes(Protocol):

@@ -15,13 +15,14 @@ class OperatorResult:
         rejected: the policy called an unknown operator or gave it a wrong input.
         seconds: wall-clock time of the call.
         prompt_tokens: what the endpoint counted for this call, over all samples; a reply from the
-            cache counts nothing.
+            cache counts nothing. None where it did not count every reply.
         completion_tokens: likewise.
         requests: HTTP requests made, retries included.
         retries: requests made again after a failed one.
         reasks: replies asked for again because they lacked the tag that the operator needs.
         cache_hits: completions that took no request of this call's own.
-        cost: US dollars, by the prices in the settings.
+        cost: US dollars, by the prices in the settings; None where tokens that cost something were
+            not counted.
         error: for a failed call, the sentence that tells the user why; it may name the endpoint,
             so it is nothing for the policy.
     """
@@ -31,11 +32,11 @@ class OperatorResult:
     failed: bool = False
     rejected: bool = False
     seconds: float = 0.0
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
+    prompt_tokens: int | None = 0
+    completion_tokens: int | None = 0
     requests: int = 0
     retries: int = 0
     reasks: int = 0
     cache_hits: int = 0
-    cost: float = 0.0
+    cost: float | None = 0.0
     error: str | None = None

@@ -5,8 +5,10 @@ from typing import TYPE_CHECKING
 from pydantic import BaseModel, Field, ValidationError
 
 from workflow_r1.http_client import http_client
+from workflow_r1.operators.complaint import read_complaint
+from workflow_r1.operators.completion import MalformedReplyError
 from workflow_r1.operators.connection_faults import service_at
-from workflow_r1.operators.faults import MalformedReplyError, Wording, status_fault
+from workflow_r1.operators.faults import Wording, status_fault
 from workflow_r1.operators.limiter import Admission
 from workflow_r1.operators.request import ChatRequest, Reply
 from workflow_r1.operators.service import SearchSettings
@@ -42,8 +44,8 @@ class SearchClient(ServiceClient):
         # A redirect to another host would take the key along.
         response = await self._opened.post(self._url, json=query, headers=self._headers, follow_redirects=False)
         if response.status_code != 200:
-            said = {"message": _message(response.content)}
-            raise status_fault(response.status_code, said, response.headers, self._wording)
+            complaint = read_complaint(response.text)
+            raise status_fault(response.status_code, complaint, response.headers, self._wording)
         try:
             return Reply(_Results.model_validate_json(response.content).as_text(self._results))
         except ValidationError:
@@ -62,17 +64,6 @@ def passage_list(passages: list[tuple[str, str]]) -> str:
         f"[{number}] {title}\n{text}" if title else f"[{number}] {text}"
         for number, (title, text) in enumerate(passages, start=1)
     )
-
-
-def _message(content: bytes) -> str:
-    try:
-        return _Failure.model_validate_json(content).message
-    except ValidationError:
-        return ""
-
-
-class _Failure(BaseModel):
-    message: str = ""
 
 
 class _Organic(BaseModel):

@@ -1,13 +1,16 @@
 """What operators ask: a chat-completions endpoint or a search back end, and how hard each may be asked."""
 
+import json
 import re
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from pydantic import ConfigDict, Field, SecretStr, field_validator, model_validator
 
 from workflow_r1.operators.errors import OperatorConfigError
 from workflow_r1.operators.limiter import Limits
+from workflow_r1.unmeasured import total
 
 _NEVER_IN_A_URL = re.compile(r"[\s\x00-\x1f\"'`<>\\^{|}…]")
 
@@ -43,10 +46,12 @@ class ServiceSettings(Limits):
     completion_price: float = Field(default=0.0, ge=0)
     request_price: float = Field(default=0.0, ge=0)
 
-    def cost(self, requests: int, prompt_tokens: int, completion_tokens: int) -> float:
-        """US dollars."""
-        tokens = prompt_tokens * self.prompt_price + completion_tokens * self.completion_price
-        return tokens / 1e6 + requests * self.request_price / 1e3
+    def cost(self, requests: int, prompt_tokens: int | None, completion_tokens: int | None) -> float | None:
+        """US dollars; None where they depend on tokens that were not counted."""
+        prompt = token_cost(prompt_tokens, self.prompt_price)
+        return total(
+            [prompt, token_cost(completion_tokens, self.completion_price), requests * self.request_price / 1e3]
+        )
 
 
 class EndpointSettings(ServiceSettings):
@@ -56,6 +61,8 @@ class EndpointSettings(ServiceSettings):
         base_url: such as `http://localhost:8000/v1`.
         api_key: sent as a bearer token, shown nowhere.
         model: the name that the endpoint serves the model under.
+        request: fields of every request, in place of what operators ask for or beside it, for models that refuse some:
+            `{"max_tokens": null, "max_completion_tokens": 4096, "temperature": 1}`. A null leaves the field out.
 
     Raises:
         OperatorConfigError: `base_url` is not a plain http(s) URL.
@@ -64,6 +71,12 @@ class EndpointSettings(ServiceSettings):
     base_url: str
     api_key: SecretStr
     model: str = Field(min_length=1)
+    request: dict[str, Any] = Field(default_factory=dict)
+
+    @field_validator("request", mode="before")
+    @classmethod
+    def _from_json(cls, value: object) -> object:
+        return request_fields(value, "OPERATOR_REQUEST")
 
     @field_validator("base_url")
     @classmethod
@@ -116,6 +129,31 @@ def chat_url(value: str, setting: str) -> str:
             "out /chat/completions."
         )
     return url
+
+
+def token_cost(tokens: int | None, price: float) -> float | None:
+    """US dollars at `price` for a million; None where there is a price, and tokens that were not counted."""
+    if price == 0:
+        return 0.0
+    return None if tokens is None else tokens * price / 1e6
+
+
+def request_fields(value: object, setting: str) -> object:
+    """`value`, or the JSON object that it is the text of, as in an environment variable.
+
+    Raises:
+        OperatorConfigError: it is a text and not such an object, or names what the request is about.
+    """
+    try:
+        fields = json.loads(value) if isinstance(value, str) else value
+    except (ValueError, RecursionError):
+        fields = None
+    if not isinstance(fields, dict) or {"model", "messages", "stream"} & fields.keys():
+        raise OperatorConfigError(
+            f"{setting} must be a JSON object of fields of a request other than model, messages and stream, such as "
+            '{"max_tokens": null, "max_completion_tokens": 4096}.'
+        )
+    return fields
 
 
 def plain_http(value: str, setting: str, example: str) -> str:

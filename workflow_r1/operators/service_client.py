@@ -89,9 +89,10 @@ class ServiceClient(ABC):
                     slot.tokens = 0  # refused; without an answer nobody knows what was generated
                 raise
             else:
-                slot.tokens = reply.prompt_tokens + reply.completion_tokens or slot.tokens  # not all count them
-                tally.prompt_tokens += reply.prompt_tokens
-                tally.completion_tokens += reply.completion_tokens
+                slot.tokens = reply.tokens or slot.tokens  # not all count them
+                tally.count(reply)
+                if reply.fault is not None:
+                    raise reply.fault
                 return reply.text
             finally:
                 slot.release()

@@ -21,6 +21,7 @@ _ENVIRONMENT = {
     "api_key": "OPERATOR_API_KEY",
     "model": "OPERATOR_MODEL_NAME",
 }
+_REQUEST_VARIABLE = "OPERATOR_REQUEST"  # the one that may be unset
 
 
 def _default_cache_dir() -> Path:
@@ -95,6 +96,7 @@ class OperatorSettings(EndpointSettings):
     def from_env(cls, environ: Mapping[str, str] | None = None, **overrides: Any) -> "OperatorSettings":
         """The settings of `OPERATOR_BASE_URL`, `OPERATOR_API_KEY` and `OPERATOR_MODEL_NAME`.
 
+        `OPERATOR_REQUEST` may hold the field `request` as JSON.
         Further endpoints take from the main one whatever they do not name themselves. The key of an endpoint STRONG
         is `OPERATOR_API_KEY_STRONG`; the main one's is only ever sent to the main one's URL. Search is
         `SEARCH_URL` and `SEARCH_API_KEY`.
@@ -108,6 +110,8 @@ class OperatorSettings(EndpointSettings):
         """
         environ = os.environ if environ is None else environ
         given: dict[str, Any] = {field: environ[name] for field, name in _ENVIRONMENT.items() if environ.get(name)}
+        if environ.get(_REQUEST_VARIABLE):
+            given["request"] = environ[_REQUEST_VARIABLE]
         given |= _given(overrides)
         _check_key(given, MAIN)
         if missing := [name for field, name in _ENVIRONMENT.items() if not given.get(field)]:

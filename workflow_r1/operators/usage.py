@@ -8,6 +8,7 @@ from pydantic import BaseModel, Field
 from rich.table import Table
 
 from workflow_r1.operators.result import OperatorResult
+from workflow_r1.unmeasured import UNKNOWN
 
 _SUMMED = (
     "failed",
@@ -45,6 +46,8 @@ class OperatorUsage(BaseModel):
     """Sums over the calls of one operator; the fields are those of `OperatorResult`.
 
     Attributes:
+        uncounted: calls whose tokens the endpoint did not count: the sums of tokens are without them.
+        unpriced: calls whose cost is therefore unknown: `cost` is without them.
         latencies: of the calls that made a request.
     """
 
@@ -58,17 +61,21 @@ class OperatorUsage(BaseModel):
     prompt_tokens: int = 0
     completion_tokens: int = 0
     cost: float = 0.0
+    uncounted: int = 0
+    unpriced: int = 0
     latencies: Latencies = Field(default_factory=Latencies)
 
     def add(self, result: OperatorResult) -> None:
         self.calls += 1
         for name in _SUMMED:
-            setattr(self, name, getattr(self, name) + getattr(result, name))
+            setattr(self, name, getattr(self, name) + (getattr(result, name) or 0))
+        self.uncounted += result.prompt_tokens is None or result.completion_tokens is None
+        self.unpriced += result.cost is None
         if result.requests:
             self.latencies.add(result.seconds)
 
     def merge(self, other: "OperatorUsage") -> None:
-        for name in ("calls", *_SUMMED):
+        for name in ("calls", *_SUMMED, "uncounted", "unpriced"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.latencies.buckets.update(other.latencies.buckets)
 
@@ -101,11 +108,17 @@ class UsageMeter(BaseModel):
         return total
 
     def metrics(self, prefix: str = "operators") -> dict[str, float]:
-        """Flat figures for a tracker: `operators/Review/calls`, `operators/total/seconds_p95`, ..."""
+        """Flat figures for a tracker: `operators/Review/calls`, `operators/total/seconds_p95`, ...
+
+        Sums of tokens and cost that lack some calls are left out.
+        """
         figures: dict[str, float] = {}
         for name, usage in {**self.operators, "total": self.total}.items():
-            for field in ("calls", *_SUMMED):
-                figures[f"{prefix}/{name}/{field}"] = getattr(usage, field)
+            unknown = {"prompt_tokens", "completion_tokens"} if usage.uncounted else set()
+            unknown |= {"cost"} if usage.unpriced else set()
+            for field in ("calls", *_SUMMED, "uncounted"):
+                if field not in unknown:
+                    figures[f"{prefix}/{name}/{field}"] = getattr(usage, field)
             for percent in (50, 95, 99):
                 figures[f"{prefix}/{name}/seconds_p{percent}"] = usage.latencies.percentile(percent)
         return figures
@@ -119,7 +132,16 @@ def usage_table(meter: UsageMeter) -> Table:
         table.add_column(column, justify="right")
     rows = sorted(meter.operators.items())
     for name, used in [*rows, ("total", meter.total)]:
-        figures = (used.calls, used.failed, used.retries, used.cache_hits, used.prompt_tokens + used.completion_tokens)
+        figures = (used.calls, used.failed, used.retries, used.cache_hits)
+        tokens = _at_least(used.prompt_tokens + used.completion_tokens, ",", used.uncounted)
         seconds = "/".join(f"{used.latencies.percentile(percent):.2g}" for percent in (50, 95, 99))
-        table.add_row(name, *(f"{figure:,}" for figure in figures), seconds, f"{used.cost:.4f}")
+        cost = _at_least(used.cost, ".4f", used.unpriced)
+        table.add_row(name, *(f"{figure:,}" for figure in figures), tokens, seconds, cost)
     return table
+
+
+def _at_least(known: float, form: str, lacking: int) -> str:
+    """A sum, and whether it lacks calls; where it lacks all that counts, it is unknown."""
+    if not lacking:
+        return format(known, form)
+    return f"≥ {known:{form}}" if known else UNKNOWN
