@@ -31,6 +31,7 @@ class ScriptedEndpoint:
         fail: returns an error response for a body, or None to serve it.
         tool_role: `accepted`, `refused` as OpenAI does, or `dropped` as by a chat template without it.
         says_stop_reason: as vLLM does.
+        listing: the response to what models it serves.
         watch: called with each body before it is served.
     """
 
@@ -48,6 +49,7 @@ class ScriptedEndpoint:
         self.watch: Callable[[dict[str, Any]], None] = lambda body: None
         self.tool_role = "accepted"
         self.says_stop_reason = True
+        self.listing: Response = JSONResponse({"object": "list", "data": [_MODEL]})
 
     @property
     def app(self) -> FastAPI:
@@ -57,7 +59,7 @@ class ScriptedEndpoint:
         return app
 
     async def models(self) -> Response:
-        return JSONResponse({"object": "list", "data": [_MODEL]})
+        return self.listing
 
     async def complete(self, request: Request) -> Response:
         body = json.loads(await request.body())

@@ -15,7 +15,7 @@ from workflow_r1.evaluation.errors import EvaluationError
 from workflow_r1.evaluation.summary import Prices
 from workflow_r1.operators import OperatorPool, OperatorSettings
 from workflow_r1.operators.registry import select_operators
-from workflow_r1.operators.service import EndpointSettings, chat_url
+from workflow_r1.operators.service import EndpointSettings, chat_url, request_fields
 from workflow_r1.policy_prompt import DEFAULT_TEMPLATE, render_system_prompt
 from workflow_r1.rollout import RolloutLimits
 
@@ -26,6 +26,7 @@ class PolicySettings(BaseModel):
     Attributes:
         policy: the URL of an OpenAI-compatible endpoint, a checkpoint's folder, or a Hugging Face model id.
         model: the name that an endpoint serves the policy under; needed where it serves several.
+        request: fields of every request to the policy's endpoint, in place of ours or beside them; None leaves one out.
         prompt: a template file; `default` for the one that training uses, `none` for the bare question.
         max_response_tokens: tokens of all turns and observations of one question.
         limits: the rollout's other bounds.
@@ -43,6 +44,7 @@ class PolicySettings(BaseModel):
 
     policy: str | None = None
     model: str | None = None
+    request: dict[str, Any] = {}
     prompt: str = "default"
     temperature: float = Field(default=0.0, ge=0)
     top_p: float = Field(default=1.0, gt=0, le=1)
@@ -63,6 +65,11 @@ class PolicySettings(BaseModel):
         return (
             chat_url(policy, "--policy") if policy and re.match(r"[\s\"']*https?:", policy, re.IGNORECASE) else policy
         )
+
+    @field_validator("request", mode="before")
+    @classmethod
+    def _from_json(cls, value: object) -> object:
+        return request_fields(value, "--request")
 
     @property
     def is_endpoint(self) -> bool:
@@ -177,6 +184,7 @@ class RunSettings(PolicySettings):
         if self.baseline is not None:
             return {"baseline": self.baseline, "operator_models": models, "seed": self.seed}
         kept = {"model", "temperature", "top_p", "seed", "max_response_tokens", "limits"}
+        kept |= {"request"} if self.request else set()
         # A system prompt lists the operators on offer.
         offered = {"operators": list(self._offered())} if system_prompt is None else {}
         return {

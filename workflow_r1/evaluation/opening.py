@@ -69,7 +69,7 @@ async def _endpoint(
     settings: PolicySettings, folder: Path, report: Report, stack: AsyncExitStack
 ) -> tuple[PolicyEndpoint, Any]:
     if settings.is_endpoint:
-        return PolicyEndpoint(settings.policy or "", settings.model), None
+        return PolicyEndpoint(settings.policy or "", settings.model, request=settings.request), None
     environ, log = machine_environment(), folder / "vllm.log"
     report(f"Preparing {settings.policy}.")
     checkpoint = await merged_checkpoint(settings.checkpoint(), environ)

@@ -29,6 +29,15 @@ ModelOption = Annotated[
         show_default=False,
     ),
 ]
+RequestOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Fields of every request to the policy's endpoint as JSON, for models that refuse some of ours: "
+        "'{\"max_tokens\": null, \"max_completion_tokens\": 4096, \"temperature\": 1}'. A null leaves the field out.",
+        rich_help_panel=_POLICY,
+        show_default=False,
+    ),
+]
 PromptOption = Annotated[
     str,
     typer.Option(
@@ -110,7 +119,7 @@ def settings_values(flags: Mapping[str, Any]) -> dict[str, Any]:
 
 
 _AS_THEY_ARE = {
-    *("policy", "model", "prompt", "temperature", "top_p", "seed", "max_response_tokens", "search"),
+    *("policy", "model", "request", "prompt", "temperature", "top_p", "seed", "max_response_tokens", "search"),
     *("baseline", "limit", "data_seed", "samples", "concurrency"),
 }
 

@@ -1,6 +1,7 @@
 """Why a connection could not be made or was lost: names, proxies, certificates."""
 
 import ssl
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from urllib.parse import urlsplit
@@ -66,6 +67,8 @@ def connection_fault(error: Exception, url: str, url_setting: str) -> Connection
         )
     if found(aiohttp.ClientConnectorDNSError):
         return ConnectionFault(f"cannot be reached, because its host name is not known: check {url_setting}")
+    if found(zlib.error):
+        return ConnectionFault("sent something that is not a reply")
     # The aiohttp transport reports every connection fault as a timeout, so the cause decides.
     if unreachable:
         return ConnectionFault(f"cannot be reached: check that it runs and that {url_setting} is right")

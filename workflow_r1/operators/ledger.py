@@ -64,7 +64,8 @@ class RunLedger:
 
     def exceeded(self) -> str | None:
         """One sentence that says why the run has to stop, or None; a failing endpoint shows by the last step taken."""
-        return self._failing(self._last_step.total) or self._overspent(self.total.total)
+        step = self._last_step.total
+        return self._failing(step) or self._uncounted(step) or self._overspent(self.total.total)
 
     def _failing(self, step: OperatorUsage) -> str | None:
         made, most = step.calls - step.rejected, self._budget.max_failed_fraction
@@ -74,6 +75,19 @@ class RunLedger:
             f"{step.failed} of {made} operator calls of the last step failed, more than the "
             f"{most:.0%} of budget.max_failed_fraction: {self._last_error or 'see the log.'}"
         )
+
+    def _uncounted(self, step: OperatorUsage) -> str | None:
+        """A budget that cannot be measured cannot be kept."""
+        for setting, most, lacking in (
+            ("max_tokens", self._budget.max_tokens, step.uncounted),
+            ("max_cost", self._budget.max_cost, step.unpriced),
+        ):
+            if most is not None and 2 * lacking > step.calls:
+                return (
+                    f"workflow_r1.budget.{setting} cannot be kept: the operators' endpoint did not count the tokens of "
+                    f"{lacking} of the last step's {step.calls} calls. Set workflow_r1.budget.max_calls instead."
+                )
+        return None
 
     def _overspent(self, total: OperatorUsage) -> str | None:
         budget, tokens = self._budget, total.prompt_tokens + total.completion_tokens

@@ -48,10 +48,8 @@ class ServiceSettings(Limits):
 
     def cost(self, requests: int, prompt_tokens: int | None, completion_tokens: int | None) -> float | None:
         """US dollars; None where they depend on tokens that were not counted."""
-        prompt = token_cost(prompt_tokens, self.prompt_price)
-        return total(
-            [prompt, token_cost(completion_tokens, self.completion_price), requests * self.request_price / 1e3]
-        )
+        tokens = token_cost(prompt_tokens, self.prompt_price), token_cost(completion_tokens, self.completion_price)
+        return total([*tokens, requests * self.request_price / 1e3])
 
 
 class EndpointSettings(ServiceSettings):
