@@ -33,7 +33,7 @@ RequestOption = Annotated[
     str | None,
     typer.Option(
         help="Fields of every request to the policy's endpoint as JSON, for models that refuse some of ours: "
-        "'{\"max_tokens\": null, \"max_completion_tokens\": 4096, \"temperature\": 1}'. A null leaves the field out.",
+        '\'{"max_tokens": null, "max_completion_tokens": 4096, "temperature": 1}\'. A null leaves the field out.',
         rich_help_panel=_POLICY,
         show_default=False,
     ),
