@@ -1,9 +1,31 @@
 """Where what is slow to make is kept between runs."""
 
 import os
+import shutil
+from collections.abc import Callable
 from pathlib import Path
+
+from filelock import FileLock
 
 
 def cache_dir() -> Path:
     """`$XDG_CACHE_HOME/workflow-r1`, or where that is unset `~/.cache/workflow-r1`."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "workflow-r1"
+
+
+def made_once(folder: Path, make: Callable[[Path], None]) -> Path:
+    """`folder`, which `make` fills where it does not exist; it appears under its name when it is whole.
+
+    Of two runs that need it at once, one makes it and the other waits.
+
+    Args:
+        make: gets the path of a folder to create and fill.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder.with_suffix(".lock")):
+        if not folder.exists():
+            unfinished = folder.with_suffix(".unfinished")
+            shutil.rmtree(unfinished, ignore_errors=True)
+            make(unfinished)
+            unfinished.rename(folder)
+    return folder

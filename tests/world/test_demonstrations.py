@@ -1,5 +1,6 @@
 from dataclasses import replace
 
+import pytest
 from support.agent_loop import BareAgentLoop
 from transformers import PreTrainedTokenizerBase
 from verl.workers.rollout.replica import TokenOutput
@@ -42,6 +43,17 @@ async def test_demonstrations_are_laid_out_as_verls_rollouts_are(
     assert len(shapes) >= 12
     for demonstration in shapes.values():
         assert await replay(tokenizer, demonstration) == tokenise(demonstration, tokenizer)
+
+
+async def test_a_system_message_of_the_chat_templates_own_stands_only_at_the_start(
+    tokenizer: PreTrainedTokenizerBase, demonstrations: list[Demonstration], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    default = "{% if messages[0].role != 'system' %}<|im_start|>system\nbe brief<|im_end|>\n{% endif %}"
+    monkeypatch.setattr(tokenizer, "chat_template", default + tokenizer.chat_template)
+    demonstration = next(one for one in demonstrations if one.observations and not one.practice)
+    ids, mask = tokenise(demonstration, tokenizer)
+    assert (ids, mask) == await replay(tokenizer, demonstration)
+    assert tokenizer.decode(ids).count("be brief") == 1
 
 
 def test_practice_teaches_everything_but_the_choice_of_the_workflow(

@@ -19,7 +19,7 @@ from workflow_r1.protocol import STOP_STRINGS
 from workflow_r1.reward import score_trajectory
 from workflow_r1.rollout import GeneratedTurn, RolloutLimits, rollout
 from workflow_r1.trajectory import Trajectory
-from workflow_r1.world import tiny_policy
+from workflow_r1.world import imitation, tiny_policy
 from workflow_r1.world.demonstrations import demonstrate, tokenise
 from workflow_r1.world.in_process import InProcessPool
 from workflow_r1.world.language import parse_query
@@ -31,7 +31,7 @@ from workflow_r1.world.world import Question, World
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tiny_policy, "DEMONSTRATIONS", 40)
-    monkeypatch.setattr(tiny_policy, "FINGERPRINTED", 40)
+    monkeypatch.setattr(imitation, "FINGERPRINTED", 40)
 
 
 @pytest.mark.slow
@@ -67,7 +67,7 @@ def test_an_interrupted_cold_start_leaves_nothing_to_be_mistaken_for_a_policy(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(tiny_policy, "train", interrupted)
+        patch.setattr(tiny_policy, "imitate", interrupted)
         with pytest.raises(KeyboardInterrupt):
             ensure_tiny_policy(world, tmp_path)
     path = ensure_tiny_policy(world, tmp_path)

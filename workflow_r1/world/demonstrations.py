@@ -126,7 +126,7 @@ def tokenise(demonstration: Demonstration, tokenizer: Any) -> tuple[list[int], l
         elif observation is not None:
             given.append(tokenizer.eos_token_id)
         if observation is not None:
-            given += newline + _encode(tokenizer, [{"role": "tool", "content": observation}])
+            given += newline + _observation_ids(tokenizer, observation)
         ids += chosen + given
         mask += [1] * len(chosen) + [0] * len(given)
     if demonstration.practice:
@@ -137,4 +137,13 @@ def tokenise(demonstration: Demonstration, tokenizer: Any) -> tuple[list[int], l
 
 def _encode(tokenizer: Any, messages: list[dict[str, str]]) -> list[int]:
     text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    return tokenizer.encode(text, add_special_tokens=False)
+
+
+def _observation_ids(tokenizer: Any, observation: str) -> list[int]:
+    """What the chat template adds for an observation: rendered alone, it might get a system message of its own."""
+    before = [{"role": "user", "content": ""}, {"role": "assistant", "content": ""}]
+    message = {"role": "tool", "content": observation}
+    text = tokenizer.apply_chat_template([*before, message], tokenize=False, add_generation_prompt=True)
+    text = text.removeprefix(tokenizer.apply_chat_template(before, tokenize=False))
     return tokenizer.encode(text, add_special_tokens=False)
