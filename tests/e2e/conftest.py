@@ -13,6 +13,7 @@ from typing import Any
 import psutil
 import pytest
 
+from workflow_r1.launch.recipe import EMBEDDED
 from workflow_r1.launch.report import read_metrics
 from workflow_r1.trajectory import Trajectory, read_jsonl
 
@@ -84,13 +85,13 @@ def _is_there(process: psutil.Process) -> bool:
 
 @dataclass(frozen=True)
 class Run:
-    """An embedded training run in a folder of its own."""
+    """A training run in a folder of its own."""
 
     folder: Path
     commands: list[Command] = field(default_factory=list)
 
-    def start(self, *overrides: str, **environ: str) -> Command:
-        command = [sys.executable, "-m", "workflow_r1.cli", "train", "--recipe", "workflow_r1_embedded"]
+    def start(self, *overrides: str, recipe: str = EMBEDDED, **environ: str) -> Command:
+        command = [sys.executable, "-m", "workflow_r1.cli", "train", "--recipe", recipe]
         settings = [f"trainer.default_local_dir={self.folder}", *overrides]
         self.commands.append(Command([*command, *settings], cwd=ROOT, env={**os.environ, "COLUMNS": "160", **environ}))
         return self.commands[-1]

@@ -13,17 +13,18 @@ from verl.trainer.ppo.utils import need_critic, need_reference_policy
 from verl.utils.config import omega_conf_to_dataclass, validate_config
 
 from workflow_r1.config import WorkflowConfig
-from workflow_r1.launch.recipe import EMBEDDED, REFERENCE, LaunchError, compose_recipe, total_steps
+from workflow_r1.launch.embedded import stand_ins
+from workflow_r1.launch.recipe import EMBEDDED, REFERENCE, SMOLLM2, LaunchError, compose_recipe, total_steps
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
 def recipes() -> dict[str, DictConfig]:
-    return {name: compose_recipe(name, []) for name in (REFERENCE, EMBEDDED)}
+    return {name: compose_recipe(name, []) for name in (REFERENCE, EMBEDDED, SMOLLM2)}
 
 
-@pytest.mark.parametrize("recipe", [REFERENCE, EMBEDDED])
+@pytest.mark.parametrize("recipe", [REFERENCE, EMBEDDED, SMOLLM2])
 def test_a_recipe_passes_verls_validation(recipe, recipes):
     config = deepcopy(recipes[recipe])
     config.actor_rollout_ref.model.path = "somewhere"
@@ -57,6 +58,15 @@ def test_the_embedded_run_asks_no_outside_endpoint(recipes, monkeypatch):
     monkeypatch.setenv("OPERATOR_BASE_URL", "https://example.com/v1")
     assert recipes[EMBEDDED].workflow_r1.operators.base_url is None
     assert recipes[REFERENCE].workflow_r1.operators.base_url == "https://example.com/v1"
+
+
+def test_a_run_says_what_in_it_is_made_up(recipes):
+    assert stand_ins(recipes[EMBEDDED]) == ["the questions", "the operators' LLM", "the million-parameter policy"]
+    assert stand_ins(recipes[SMOLLM2]) == ["the questions", "the operators' LLM"]
+    config = deepcopy(recipes[EMBEDDED])
+    config.data.train_files, config.actor_rollout_ref.model.path = "mine.parquet", "mine"
+    config.workflow_r1.operators.base_url = "http://127.0.0.1:8000/v1"
+    assert stand_ins(config) == []
 
 
 def test_the_steps_of_a_run_follow_from_its_data(recipes, tmp_path):
@@ -104,7 +114,10 @@ def test_a_plain_installation_is_told_to_use_the_repository(monkeypatch):
 
 
 def test_a_recipe_that_does_not_exist_is_named_with_those_that_do():
-    with pytest.raises(LaunchError, match=r"There is no recipe 'mine' in .*: take workflow_r1 or workflow_r1_em"):
+    with pytest.raises(
+        LaunchError,
+        match=r"There is no recipe 'mine' in .*: take .*_embedded or workflow_r1_smollm2",
+    ):
         compose_recipe("mine", [])
 
 

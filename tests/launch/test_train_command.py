@@ -48,6 +48,7 @@ def error_of(folder: Path, *overrides: str, recipe: str = "workflow_r1_embedded"
         ("data.train_files=/nowhere/train.parquet", "which does not exist: prepare the data with"),
         ("actor_rollout_ref.model.path=/nowhere/model", "There is no model at '/nowhere/model'"),
         ("world.train_questions=50000", "ask for at most"),
+        ("world.policy=large", "There is no world.policy 'large': take tiny or smollm2"),
         ("algorithm.rollout_correction.bypass_mode=True", "leave it False"),
         ("workflow_r1.operators.base_url=http://127.0.0.1:9/v1", "OPERATOR_API_KEY, OPERATOR_MODEL_NAME are not set"),
     ],

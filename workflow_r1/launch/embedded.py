@@ -10,6 +10,7 @@ from omegaconf import DictConfig
 
 from workflow_r1.cache_dir import cache_dir
 from workflow_r1.launch.recipe import LaunchError
+from workflow_r1.launch.smollm2 import cold_started_smollm2
 from workflow_r1.world.server import SimulatedEndpoint, running_server
 from workflow_r1.world.simulated_llm import MODEL_NAME, SimulatedLLM
 from workflow_r1.world.tiny_policy import ensure_tiny_policy
@@ -53,5 +54,26 @@ def embedded_world(config: DictConfig, output_dir: Path) -> Iterator[EmbeddedWor
 
 
 def embedded_policy(config: DictConfig) -> Path:
-    """The folder of the world's cold-started policy, made now (which takes minutes) or by an earlier run."""
-    return ensure_tiny_policy(World.build(config.world.seed), cache_dir(), config.seed)
+    """The folder of the policy that `world.policy` names, made now (which takes minutes) or by an earlier run.
+
+    Raises:
+        LaunchError: there is no such policy, or SmolLM2 cannot be fetched.
+    """
+    world = World.build(config.world.seed)
+    if config.world.policy == "tiny":
+        return ensure_tiny_policy(world, cache_dir(), config.seed)
+    if config.world.policy == "smollm2":
+        return cold_started_smollm2(world, config.seed)
+    raise LaunchError(
+        f"There is no world.policy {config.world.policy!r}: take tiny or smollm2, or set actor_rollout_ref.model.path."
+    )
+
+
+def stand_ins(config: DictConfig) -> list[str]:
+    """What of a run is small and made up."""
+    is_made_up = {
+        "the questions": config.data.train_files is None,
+        "the operators' LLM": config.workflow_r1.operators.base_url is None,
+        "the million-parameter policy": config.actor_rollout_ref.model.path is None and config.world.policy == "tiny",
+    }
+    return [part for part, made_up in is_made_up.items() if made_up]

@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 CONFIG_DIR = Path(__file__).resolve().parents[2] / "verl" / "trainer" / "config"
-REFERENCE, EMBEDDED = "workflow_r1", "workflow_r1_embedded"
+REFERENCE, EMBEDDED, SMOLLM2 = "workflow_r1", "workflow_r1_embedded", "workflow_r1_smollm2"
 
 
 class LaunchError(Exception):
@@ -35,7 +35,7 @@ def compose_recipe(name: str, overrides: Sequence[str]) -> DictConfig:
             "start with its train.sh, or install it with pip install -e."
         )
     if not (CONFIG_DIR / f"{name}.yaml").is_file():
-        raise LaunchError(f"There is no recipe {name!r} in {CONFIG_DIR}: take {REFERENCE} or {EMBEDDED}.")
+        raise LaunchError(f"There is no recipe {name!r} in {CONFIG_DIR}: take {REFERENCE}, {EMBEDDED} or {SMOLLM2}.")
     package = importlib.util.find_spec("verl")
     if package is None or not package.submodule_search_locations:
         raise LaunchError("verl is not installed in this Python: start with train.sh, which installs it.")

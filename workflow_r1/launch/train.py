@@ -15,7 +15,7 @@ from rich.console import Console
 from workflow_r1.cache_dir import cache_dir
 from workflow_r1.checkpoints import last_step
 from workflow_r1.launch import preflight
-from workflow_r1.launch.embedded import embedded_policy, embedded_world
+from workflow_r1.launch.embedded import embedded_policy, embedded_world, stand_ins
 from workflow_r1.launch.progress import follow
 from workflow_r1.launch.recipe import EMBEDDED, REFERENCE, LaunchError, compose_recipe, total_steps
 from workflow_r1.launch.report import RunReport, print_report
@@ -56,8 +56,8 @@ def train(overrides: Sequence[str], recipe: str | None = None) -> int:
     with ExitStack() as stack:
         if has_world := "world" in config:
             console.print(
-                f"{'No GPU: the' if cpu else 'The'} embedded run. verl, Ray, FSDP, vLLM and HTTP are real; the world, "
-                "its operator LLM and the million-parameter policy are small stand-ins.",
+                f"{'No GPU: the' if cpu else 'The'} embedded run. verl, Ray, FSDP, vLLM and HTTP are real; small "
+                f"stand-ins: {', '.join(stand_ins(config)) or 'none'}.",
             )
             world = stack.enter_context(embedded_world(config, output_dir))
             os.environ.update(world.environ)
