@@ -1,8 +1,12 @@
 """What the policy reads of an operator's output: cut by its own tokens, and harmless."""
 
+import copy
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tokenizers import Tokenizer, models
+from transformers import PreTrainedTokenizerFast
 
 from workflow_r1.observation import ObservationFilter, truncate
 from workflow_r1.world.tokenizer import build_tokenizer
@@ -58,3 +62,31 @@ def test_the_policys_own_special_tokens_lose_their_meaning():
     read = ObservationFilter(100, "middle", TOKENIZER)("x<|im_end|><|endoftext|></tool>")
     assert read == "x‹|im_end|›‹|endoftext|›‹/tool›"
     assert not set(TOKENIZER.encode(read)) & set(TOKENIZER.all_special_ids)
+
+
+def test_every_added_token_loses_its_meaning_and_ordinary_text_is_left_as_it_is():
+    tokenizer = copy.deepcopy(TOKENIZER)
+    tokenizer.add_tokens(["<tool_response>", "[INST]", "<｜User｜>", "[e~[", "\n\n", "--", "   "])
+    cut = ObservationFilter(1_000, "middle", tokenizer)
+    assert cut("a<tool_response>b [INST] <｜User｜>") == "a‹tool_response›b [·I·N·S·T·] ‹｜User｜›"
+    chained = cut("[e~[e~[e~[")
+    assert "[e~[" not in chained
+    ordinary = "a < b\n\n[1] -- x   <3 (INST) [e~"
+    assert cut(ordinary) == ordinary
+
+
+def test_what_the_vocabulary_lacks_is_no_control_token():
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer(models.WordLevel({"[UNK]": 0, "known": 1}, unk_token="[UNK]")), unk_token="[UNK]"
+    )
+    cut = ObservationFilter(1_000, "middle", tokenizer)
+    assert cut("unheard of") == "unheard of"
+    assert cut("[UNK]") == "[·U·N·K·]"
+
+
+def test_without_a_tokenizer_the_common_control_tokens_lose_their_meaning():
+    foreign = "<start_of_turn>[INST]<|im_end|><｜end▁of▁sentence｜></tool_response></s>"
+    read = ObservationFilter(1_000, "middle")(foreign)
+    assert read == "‹start_of_turn›[·I·N·S·T·]‹|im_end|›‹｜end▁of▁sentence｜›‹/tool_response›‹/s›"
+    ordinary = "<b>bold</b> [1] x < y"
+    assert ObservationFilter(1_000, "middle")(ordinary) == ordinary

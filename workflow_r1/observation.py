@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Literal
 
 from workflow_r1.protocol import neutralise
@@ -13,6 +14,17 @@ Spans = list[tuple[int, int]]
 
 # About the length of a token in English prose, and never longer than one character where words have no spaces.
 _STAND_IN = re.compile(r"\s*(?:[a-zA-Z0-9]{1,4}|\S)|\s+")
+
+# What an added token that is not declared special looks like where it means something: signs around a name. The others
+# are ordinary text that a vocabulary holds whole: runs of blanks and line breaks, words, rules of dashes.
+_MARKUP = re.compile(r"[^\w\s]\S*\w\S*[^\w\s]")
+# Where the policy's tokenizer is not known: what the common chat templates are written with.
+_COMMON_CONTROL_TOKENS = (
+    *("<s>", "</s>", "<bos>", "<eos>", "<start_of_turn>", "<end_of_turn>"),
+    *("[INST]", "[/INST]", "[TOOL_CALLS]", "[TOOL_RESULTS]", "[/TOOL_RESULTS]", "[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]"),
+    *("<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>", "[gMASK]", "<sop>", "[e~[", "]~b]"),
+)
+_FULL_WIDTH_CONTROL = re.compile(r"<｜[^<>｜]*｜>")
 
 
 @dataclass(frozen=True)
@@ -31,15 +43,39 @@ class ObservationFilter:
     tokenizer: Any = None
 
     def __call__(self, output: str) -> str:
-        special = () if self.tokenizer is None else self.tokenizer.all_special_tokens
-        safe = neutralise(output, special)
-        return truncate(safe, self._spans(safe), self.max_tokens, self.side)
+        text, spans = self._harmless(output)
+        return truncate(text, spans, self.max_tokens, self.side)
 
-    def _spans(self, text: str) -> Spans:
+    def _harmless(self, output: str) -> tuple[str, Spans]:
         if self.tokenizer is None:
-            return [match.span() for match in _STAND_IN.finditer(text)]
-        encoded = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
-        return encoded["offset_mapping"]
+            text = neutralise(output, {*_COMMON_CONTROL_TOKENS, *_FULL_WIDTH_CONTROL.findall(output)})
+            return text, [match.span() for match in _STAND_IN.finditer(text)]
+        text, control = neutralise(output, [self.tokenizer.unk_token or ""]), _control_ids(self.tokenizer)
+        while True:
+            encoded = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+            ids, spans = encoded["input_ids"], encoded["offset_mapping"]
+            # Where the tokenizer itself sees a control token, however it is written. Taking one apart can make another
+            # of what it overlapped with.
+            disarmed = _disarmed(text, [span for token, span in zip(ids, spans, strict=True) if token in control])
+            if disarmed == text:
+                return text, spans
+            text = disarmed
+
+
+@lru_cache(maxsize=4)
+def _control_ids(tokenizer: Any) -> frozenset[int]:
+    added = tokenizer.added_tokens_decoder.items()
+    control = {id for id, token in added if token.special or _MARKUP.fullmatch(token.content)}
+    # What the vocabulary lacks is no control token, though it is read as one.
+    return frozenset((control | set(tokenizer.all_special_ids)) - {tokenizer.unk_token_id})
+
+
+def _disarmed(text: str, spans: Spans) -> str:
+    pieces, position = [], 0
+    for start, end in spans:
+        pieces += [text[position:start], neutralise(text[start:end], [text[start:end]])]
+        position = end
+    return "".join([*pieces, text[position:]])
 
 
 def estimated_tokens(text: str) -> int:

@@ -9,7 +9,6 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 from verl import DataProto
 from verl.experimental.agent_loop.agent_loop import AgentLoopOutput, AgentLoopWorker
-from verl.utils.tokenizer.continuous_token_wiring import create_continuous_token_builder
 from verl.workers.rollout.replica import TokenOutput
 
 from workflow_r1.config import WorkflowConfig
@@ -19,7 +18,7 @@ from workflow_r1.verl_plugin.reward_manager import WorkflowRewardManager
 
 
 class BareAgentLoop(WorkflowAgentLoop):
-    """What a session uses: the tokenizer, verl's continuous-token builder, the lengths, and `server` to sample."""
+    """What a session uses: the tokenizer, the lengths, and `server` to sample."""
 
     def __init__(
         self,
@@ -31,7 +30,7 @@ class BareAgentLoop(WorkflowAgentLoop):
         self.tokenizer = tokenizer
         self.server_manager = server
         self.rollout_config = SimpleNamespace(prompt_length=1024, response_length=response_length)
-        self.continuous_token_builder = create_continuous_token_builder(tokenizer, hf_model_type="qwen3")
+        self.apply_chat_template_kwargs: dict[str, Any] = {}
         self.loop = asyncio.get_running_loop()
         self.workflow_config = WorkflowConfig()
         self.limits = limits or RolloutLimits()

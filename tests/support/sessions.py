@@ -18,7 +18,6 @@ async def new_session(
     server = FakeServer(tokenizer, samples)
     loop = BareAgentLoop(tokenizer, server, response_length)
     session = VerlSession(loop, QUESTION, {"temperature": 1.0, "logprobs": True}, priority=3)
-    await session.start()
     return session, server
 
 

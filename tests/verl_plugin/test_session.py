@@ -1,4 +1,4 @@
-"""Token bookkeeping of a rollout on verl's own continuous-token code, against the tokens that were sampled."""
+"""Token bookkeeping of a rollout, against the tokens that were sampled."""
 
 import asyncio
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from support.qwen_like_tokenizer import qwen_like_tokenizer
 from support.sessions import QUESTION, assert_holds_what_was_sampled, new_session, play, response_ids
 from transformers import PreTrainedTokenizerBase
 
-from workflow_r1.verl_plugin.session import VerlSession, end_of_turn_ids, observation_role
+from workflow_r1.verl_plugin.session import VerlSession
 from workflow_r1.world.tokenizer import build_tokenizer
 
 TOKENIZER = build_tokenizer(["who directed Velmora ?", "Anker", "AnswerGenerate: ", "think first"])
@@ -135,20 +135,3 @@ def test_whatever_is_sampled_the_sequences_stay_aligned(
             assert sampled.startswith(turn.text)
 
     asyncio.run(check())
-
-
-def test_a_template_without_a_tool_role_gets_user_messages():
-    with_tool, without = build_tokenizer(["x"]), build_tokenizer(["x"])
-    without.chat_template = (
-        "{% for message in messages %}{% if message.role == 'tool' %}{{ raise_exception('no tools') }}{% endif %}"
-        "{{ message.content }}{% endfor %}"
-    )
-    assert observation_role(with_tool) == "tool"
-    assert observation_role(without) == "user"
-
-
-def test_the_end_of_a_turn_is_read_off_the_chat_template():
-    assert end_of_turn_ids(TOKENIZER) == [TOKENIZER.eos_token_id]
-    bare = build_tokenizer(["x"])
-    bare.chat_template = "{% for message in messages %}{{ message.content }}\n{% endfor %}"
-    assert end_of_turn_ids(bare) == []

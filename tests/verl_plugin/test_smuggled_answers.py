@@ -1,7 +1,7 @@
 """An <answer> that the policy did not write earns nothing, whichever way it comes into the policy's context.
 
-Each test goes all the way: an endpoint's reply, the operator pool, the rollout, a session on verl's continuous
-tokens, the mask, and the reward as verl's worker asks for it.
+Each test goes all the way: an endpoint's reply, the operator pool, the rollout, a session in tokens, the
+mask, and the reward as verl's worker asks for it.
 """
 
 from collections.abc import Iterable, Iterator, Sequence

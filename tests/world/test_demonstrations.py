@@ -28,7 +28,6 @@ async def replay(tokenizer: PreTrainedTokenizerBase, demonstration: Demonstratio
     turns = [tokenizer.encode(turn) + end for turn, end in zip(demonstration.turns, ends, strict=True)]
     loop = BareAgentLoop(tokenizer, RecordedServer(turns), response_length=4096)
     session = VerlSession(loop, [{"role": "user", "content": demonstration.question}], {}, 0)
-    await session.start()
     for number, turn in enumerate(demonstration.turns):
         assert (await session.take_turn(max_calls=1)).text == turn
         if number < len(demonstration.observations):

@@ -9,6 +9,7 @@ from itertools import count
 from pathlib import Path
 
 import torch
+from hydra.core.override_parser.types import Quote, QuotedString
 from omegaconf import DictConfig
 from rich.console import Console
 
@@ -71,6 +72,11 @@ def train(overrides: Sequence[str], recipe: str | None = None) -> int:
         needs_policy = has_world and config.actor_rollout_ref.model.path is None
         with console.status("checking the configuration"):
             _check(config, environ, needs_policy, start)
+            template = None if needs_policy else preflight.check_chat_template(config)
+        if template:
+            console.print("The policy has no chat template that will do and gets another: docs/models.md says which.")
+            template = QuotedString(template, Quote.single).with_quotes()
+            overrides = [*overrides, f"actor_rollout_ref.model.custom_chat_template={template}"]
         if warning := preflight.clip_range_warning(config):
             console.print(warning, style="yellow")
         if needs_policy:

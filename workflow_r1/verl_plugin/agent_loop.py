@@ -1,5 +1,6 @@
 """verl's agent loop for Workflow-R1: runs the rollout on verl's servers and hands tokens and turns to the trainer."""
 
+import logging
 import os
 from functools import lru_cache
 from typing import Any
@@ -12,6 +13,9 @@ from workflow_r1.rollout import RolloutLimits, rollout
 from workflow_r1.trajectory import EndedBy, Trajectory
 from workflow_r1.verl_plugin.session import VerlSession
 
+# It would warn of the unused builder once a trajectory.
+logging.getLogger("verl.utils.tokenizer.continuous_token_wiring").setLevel(logging.ERROR)
+
 
 @register("workflow_r1_agent_loop")
 class WorkflowAgentLoop(AgentLoopBase):
@@ -22,7 +26,9 @@ class WorkflowAgentLoop(AgentLoopBase):
     top-level `workflow_r1` section (`workflow_r1.config.WorkflowConfig`).
     """
 
-    def __init__(self, *args: Any, **kwargs: Any):
+    def __init__(self, *args: Any, hf_model_type: str | None = None, **kwargs: Any):
+        # verl picks a continuous-token builder by the model's type, and fails where the chat template is another
+        # family's (DeepSeek-R1-Distill-Qwen). Sessions read the template itself, so any builder will do.
         super().__init__(*args, **kwargs)
         self.workflow_config = WorkflowConfig.parse(self.config)
         multi_turn = self.rollout_config.multi_turn
@@ -40,7 +46,6 @@ class WorkflowAgentLoop(AgentLoopBase):
         """Roll out one dataset row; verl passes its columns as keyword arguments."""
         messages = [dict(message) for message in kwargs["raw_prompt"]]
         session = VerlSession(self, messages, sampling_params, int(priority))
-        await session.start()
         trajectory = await rollout(
             question=(kwargs.get("extra_info") or {}).get("question") or messages[-1]["content"],
             session=session,

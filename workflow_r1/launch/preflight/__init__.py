@@ -5,7 +5,7 @@ Every check raises `LaunchError` with one sentence that says what to do.
 
 from workflow_r1.launch.preflight.data import check_data
 from workflow_r1.launch.preflight.machine import check_machine, check_plugin
-from workflow_r1.launch.preflight.model import check_model
+from workflow_r1.launch.preflight.model import check_chat_template, check_model
 from workflow_r1.launch.preflight.operators import check_operators
 from workflow_r1.launch.preflight.resume import check_resume
 from workflow_r1.launch.preflight.settings import check_keys, check_loss, clip_range_warning
@@ -13,6 +13,7 @@ from workflow_r1.launch.preflight.training import check_training
 from workflow_r1.launch.preflight.unread import check_unread
 
 __all__ = [
+    "check_chat_template",
     "check_data",
     "check_keys",
     "check_loss",

@@ -1,7 +1,10 @@
-"""The policy model: it is there."""
+"""The policy model: it is there, and its tokenizer and chat template can carry a trajectory."""
 
 from pathlib import Path
 
+from omegaconf import DictConfig, OmegaConf
+
+from workflow_r1.chat_format import ChatFormatError, usable_template
 from workflow_r1.launch.recipe import LaunchError
 
 
@@ -24,3 +27,34 @@ def check_model(path: str | None) -> None:
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise LaunchError(f"The model {path!r} could not be loaded from the Hugging Face Hub: {reason}") from None
+
+
+def check_chat_template(config: DictConfig) -> str | None:
+    """The model's tokenizer and chat template can carry a trajectory of two turns, rendered here without the model.
+
+    Returns:
+        the chat template that the model needs in place of its own; None if its own will do.
+    """
+    from transformers import AutoTokenizer
+
+    model = config.actor_rollout_ref.model
+    path = model.tokenizer_path or model.path
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(
+            str(Path(path).expanduser()) if Path(path).expanduser().exists() else path,
+            trust_remote_code=model.trust_remote_code,
+        )
+    except Exception as error:  # a tokenizer's own code and files fail in every way
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+        raise LaunchError(
+            f"The tokenizer of {path!r} cannot be loaded ({reason}): set actor_rollout_ref.model.tokenizer_path to a "
+            "folder that has one."
+        ) from None
+    if model.custom_chat_template:
+        tokenizer.chat_template = model.custom_chat_template
+    arguments = OmegaConf.to_container(OmegaConf.create(config.data.apply_chat_template_kwargs or {}))
+    assert isinstance(arguments, dict)
+    try:
+        return usable_template(tokenizer, {str(name): value for name, value in arguments.items()})
+    except ChatFormatError as error:
+        raise LaunchError(f"The model {model.path!r} cannot be a policy: {error}.") from None

@@ -1,0 +1,92 @@
+"""The session on chat templates of every kind, through two turns.
+
+What was sampled stays as it was sampled, and around it stands what the chat template writes.
+"""
+
+import pytest
+from support.chat_templates import CHATML, KINDS, ONE_TURN, WITHOUT_SYSTEM, tokenizer_of
+from support.policy_models import (
+    ANSWER,
+    CALL,
+    OBSERVATION,
+    assert_every_end_of_a_turn_is_known,
+    assert_two_turns_as_the_template_writes_them,
+    session_on,
+    usable,
+)
+from support.sessions import play
+from tokenizers import decoders
+
+from workflow_r1.chat_format import PLAIN_TEMPLATE, ChatFormatError, usable_template
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_every_kind_of_chat_template_carries_two_turns(kind: str):
+    tokenizer = usable(tokenizer_of(KINDS[kind]))
+    await assert_two_turns_as_the_template_writes_them(
+        tokenizer,
+        blank=" " if kind == "blanks around turns" else "",
+        opened="<think>\n" if kind == "opens the thought" else "",
+        same_ids=kind != "text alone",
+    )
+    await assert_every_end_of_a_turn_is_known(tokenizer)
+
+
+def test_a_model_without_a_template_gets_the_plain_one_and_one_without_a_system_role_a_folded_one():
+    assert usable_template(tokenizer_of(KINDS["base, without a template"])) == PLAIN_TEMPLATE
+    folded = usable_template(tokenizer_of(KINDS["no system role"]))
+    assert folded is not None
+    assert folded.endswith(WITHOUT_SYSTEM.strip())
+    assert [kind for kind in KINDS if usable_template(tokenizer_of(KINDS[kind]))] == [
+        "no system role",
+        "base, without a template",
+    ]
+
+
+async def test_a_policy_that_opens_the_thought_again_is_read_as_it_means():
+    tokenizer = tokenizer_of(KINDS["opens the thought"])
+    session, _ = await session_on(tokenizer, [CALL])
+    assert (await session.take_turn(1)).text == CALL
+
+
+async def test_protocol_tags_that_the_vocabulary_holds_as_special_tokens_are_read():
+    tokenizer = tokenizer_of(KINDS["ChatML"])
+    tokenizer.add_tokens(["<think>", "</think>", "</tool>", "</answer>"], special_tokens=True)
+    session, server = await session_on(tokenizer, [CALL, ANSWER])
+    turns = await play(session, [OBSERVATION])
+    assert [turn.text for turn in turns] == [CALL, ANSWER]
+    assert server.requests[0]["skip_special_tokens"] is False
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"chat_template": "{{ messages[-1].content }}"}, "does not show the system prompt and the question"),
+        ({"chat_template": CHATML.replace("message.content", "message.content | tojson")}, "does not show the system"),
+        ({"chat_template": CHATML.replace("message.content", "message.content.replace('/think', '')")}, "not show"),
+        ({"chat_template": CHATML + "{{ undefined.attribute.of }}"}, "cannot render a system prompt and a question"),
+        ({"chat_template": "{% for"}, "cannot render a system prompt and a question"),
+        ({"chat_template": CHATML.replace("assistant\n", "assistant\n[THINK]")}, r"opens a turn with '\[THINK\]'"),
+        ({"chat_template": ONE_TURN}, r"cannot render two turns with an observation after each \(One turn only"),
+        ({"eos_token": None}, "names no eos_token: set one in tokenizer_config.json"),
+    ],
+)
+def test_a_model_that_cannot_carry_two_turns_says_why(change: dict, reason: str):
+    tokenizer = tokenizer_of(KINDS["ChatML"])
+    for name, value in change.items():
+        setattr(tokenizer, name, value)
+    with pytest.raises(ChatFormatError, match=reason):
+        usable_template(tokenizer)
+
+
+@pytest.mark.parametrize(
+    "decoder", [decoders.Metaspace(), decoders.Sequence([decoders.ByteLevel(), decoders.Strip(" ", 1_000, 0)])]
+)
+def test_a_tokenizer_that_does_not_give_a_text_back_is_refused(decoder: decoders.Decoder):
+    tokenizer = tokenizer_of(KINDS["ChatML"])
+    tokenizer.backend_tokenizer.decoder = decoder
+    if decoder.__class__ is decoders.Metaspace:
+        with pytest.raises(ChatFormatError, match=r"does not give a text back: .* PreTrainedTokenizerFast"):
+            usable_template(tokenizer)
+    else:  # white space between the blocks of a turn is free
+        assert usable_template(tokenizer) is None
