@@ -34,7 +34,7 @@ def test_a_setting_that_nothing_reads_is_refused_by_name(recipe, name):
     value, instead = UNREAD[name]
     changed = {bool: not value, type(None): "x"}.get(type(value), 3)
     message = refusal(check_unread, recipe({name: changed}))
-    assert message == f"{name} does nothing in verl 0.9.1 with FSDP: leave it at {value}; {instead}."
+    assert message == f"{name} does nothing in verl 0.9.1 with FSDP: leave it at {json.dumps(value)}; {instead}."
 
 
 def test_what_nothing_reads_is_still_in_verls_tree_with_that_value():
@@ -56,7 +56,19 @@ def test_what_nothing_reads_is_still_in_verls_tree_with_that_value():
             {"trainer.val_only": True, "trainer.val_before_train": False},
             "trainer.val_only=True is done before training",
         ),
-        ({f"{ACTOR}.strategy": "megatron"}, f"{ACTOR}.strategy=megatron is not supported: take fsdp2"),
+        ({f"{ACTOR}.strategy": "megatron"}, f"{ACTOR}.strategy=megatron is not supported: take fsdp, fsdp2."),
+        (
+            {f"{ACTOR}.loss_agg_mode": "mean"},
+            f"{ACTOR}.loss_agg_mode=mean is not supported: take token-mean, token-sum",
+        ),
+        ({f"{ACTOR}.kl_loss_type": "full"}, f"{ACTOR}.kl_loss_type=full is not supported: take kl, kl+, k1"),
+        ({f"{ACTOR}.optim.lr_scheduler_type": "linear"}, "lr_scheduler_type=linear is not supported: take constant"),
+        ({f"{ACTOR}.optim.optimizer": "Adamw"}, "cannot be made: module 'torch.optim' has no attribute 'Adamw'."),
+        ({f"{ACTOR}.optim.optimizer_impl": "bitsandbytes.optim"}, "cannot be made: No module named 'bitsandbytes'."),
+        ({f"{ACTOR}.optim.override_optimizer_config.epsilon": 1}, "unexpected keyword argument 'epsilon'."),
+        ({f"{ACTOR}.optim.betas": [0.9, 1.5]}, "cannot be made: Invalid beta parameter at index 1: 1.5."),
+        ({f"{ACTOR}.optim.lr": -1.0}, "cannot be made: Invalid learning rate: -1.0."),
+        ({f"{MODEL}.use_liger": True}, f"{MODEL}.use_liger=True needs liger-kernel: pip install liger-kernel"),
         ({f"{ACTOR}.strategy": "fsdp"}, f"{ACTOR}.strategy=fsdp needs a GPU: take fsdp2"),
         ({"trainer.nnodes": 2}, "trainer.nnodes=2 needs GPUs"),
         ({"data.train_batch_size": 128}, "data.train_files hold fewer questions than one step takes"),
@@ -106,6 +118,8 @@ def test_a_setting_that_would_spoil_the_run_is_refused_by_name(recipe, settings,
         {f"{ACTOR}.checkpoint.save_contents": ["model"], f"{ACTOR}.checkpoint.load_contents": ["model"]},
         {"trainer.n_gpus_per_node": 2, f"{ACTOR}.ppo_mini_batch_size": 16},
         {"trainer.val_only": True},
+        {f"{ACTOR}.kl_loss_type": "k3+", f"{ACTOR}.optim.lr_scheduler_type": "cosine"},
+        {f"{ACTOR}.optim.optimizer": "SGD", f"{ACTOR}.optim.override_optimizer_config": None},
         {"data.train_files": "hdfs://far/away.parquet", "trainer.total_training_steps": 9_000},
     ],
 )

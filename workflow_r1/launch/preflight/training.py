@@ -1,9 +1,11 @@
 """The trainer and the policy's update: what would end, shorten or weaken a run without a word."""
 
+import importlib.util
 import json
 from pathlib import Path
 
-from omegaconf import DictConfig
+import torch
+from omegaconf import DictConfig, OmegaConf
 
 from workflow_r1.launch.recipe import LaunchError, steps_of_epochs
 
@@ -15,6 +17,21 @@ _MORE_THAN_A_PRODUCT = (
     "rank_pattern",
     "alpha_pattern",
 )  # lora_alpha/r · B·A
+# What verl 0.9.1 compares a name with, some of it as late as in the first update.
+_CHOICES = {
+    "strategy": ("fsdp", "fsdp2"),
+    "loss_agg_mode": (
+        "token-mean",
+        "token-sum",
+        "seq-mean-token-sum",
+        "seq-mean-token-mean",
+        "seq-mean-token-sum-norm",
+    ),
+    "kl_loss_type": tuple(
+        f"{name}{end}" for name in ("kl", "k1", "abs", "mse", "k2", "low_var_kl", "k3") for end in ("", "+")
+    ),
+    "optim.lr_scheduler_type": ("constant", "cosine"),
+}
 _CONTENTS = ("model", "optimizer", "extra", "hf_model")
 
 
@@ -24,16 +41,38 @@ def check_training(config: DictConfig) -> None:
     Raises:
         LaunchError: with one sentence.
     """
+    _check_choices(config)
     _check_trainer(config)
+    _check_optimizer(config)
     _check_steps(config)
     _check_batches(config)
     _check_loss_settings(config)
     _check_checkpoints(config)
-    _check_lora(config)
+    _check_model(config)
+
+
+def _check_choices(config: DictConfig) -> None:
+    for name, choices in _CHOICES.items():
+        value = OmegaConf.select(config.actor_rollout_ref.actor, name)
+        if value not in choices:
+            raise LaunchError(f"{_ACTOR}.{name}={value} is not supported: take {', '.join(choices)}.")
+
+
+def _check_optimizer(config: DictConfig) -> None:
+    optim = config.actor_rollout_ref.actor.optim
+    settings = {"lr": optim.lr, "weight_decay": optim.weight_decay, **(optim.override_optimizer_config or {})}
+    if "adam" in optim.optimizer.lower():
+        settings = {"betas": tuple(optim.betas), **settings}
+    try:
+        optimizer = getattr(importlib.import_module(optim.optimizer_impl), optim.optimizer)
+        if optim.optimizer_impl == "torch.optim":
+            optimizer([torch.zeros(1)], **settings)
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
+        raise LaunchError(f"{_ACTOR}.optim describes an optimizer that cannot be made: {error}.") from None
 
 
 def _check_trainer(config: DictConfig) -> None:
-    trainer, strategy = config.trainer, config.actor_rollout_ref.actor.strategy
+    trainer = config.trainer
     if not trainer.use_v1:
         raise LaunchError("trainer.use_v1=False has no room for Workflow-R1's rollout and budget: leave it True.")
     if trainer.val_only and not trainer.val_before_train:
@@ -41,9 +80,7 @@ def _check_trainer(config: DictConfig) -> None:
             "trainer.val_only=True is done before training, which trainer.val_before_train=False leaves out: "
             "set it to True."
         )
-    if strategy not in ("fsdp", "fsdp2"):
-        raise LaunchError(f"{_ACTOR}.strategy={strategy} is not supported: take fsdp2, or fsdp on GPUs.")
-    if strategy == "fsdp" and trainer.device == "cpu":
+    if config.actor_rollout_ref.actor.strategy == "fsdp" and trainer.device == "cpu":
         raise LaunchError(f"{_ACTOR}.strategy=fsdp needs a GPU: take fsdp2.")
     if trainer.nnodes > 1 and trainer.device == "cpu":
         raise LaunchError(f"trainer.nnodes={trainer.nnodes} needs GPUs: a run without one is on one machine.")
@@ -123,8 +160,10 @@ def _check_checkpoints(config: DictConfig) -> None:
         )
 
 
-def _check_lora(config: DictConfig) -> None:
+def _check_model(config: DictConfig) -> None:
     model = config.actor_rollout_ref.model
+    if model.use_liger and importlib.util.find_spec("liger_kernel") is None:
+        raise LaunchError(f"{_MODEL}.use_liger=True needs liger-kernel: pip install liger-kernel, or leave it False.")
     if model.lora_rank > 0 and "hf_model" in config.actor_rollout_ref.actor.checkpoint.save_contents:
         raise LaunchError(
             f"{_ACTOR}.checkpoint.save_contents names hf_model, and verl exports a model with {_MODEL}.lora_rank="

@@ -1,5 +1,7 @@
 """verl's settings that verl's V1 trainer with FSDP does not read: changed, they would change nothing, in silence."""
 
+import json
+
 from omegaconf import DictConfig, OmegaConf
 
 from workflow_r1.launch.recipe import LaunchError
@@ -29,4 +31,6 @@ def check_unread(config: DictConfig) -> None:
     """No setting is changed that nothing reads."""
     for name, (value, instead) in UNREAD.items():
         if OmegaConf.select(config, name) != value:
-            raise LaunchError(f"{name} does nothing in verl 0.9.1 with FSDP: leave it at {value}; {instead}.")
+            raise LaunchError(
+                f"{name} does nothing in verl 0.9.1 with FSDP: leave it at {json.dumps(value)}; {instead}."
+            )
