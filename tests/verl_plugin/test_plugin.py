@@ -6,10 +6,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 
 from workflow_r1.launch.preflight import check_plugin
 from workflow_r1.launch.recipe import LaunchError
 from workflow_r1.verl_plugin import REGISTRATIONS
+from workflow_r1.verl_plugin.check import unknown_names
 
 
 def python(code: str, **environ: str) -> str:
@@ -64,6 +66,27 @@ def test_a_module_can_be_imported_before_verls_that_imports_it(module):
 @pytest.mark.slow
 def test_the_launcher_finds_the_plugin_loaded():
     check_plugin(os.environ)
+
+
+@pytest.mark.slow
+def test_a_loss_or_an_estimator_that_verl_does_not_know_stops_the_launch_by_its_name():
+    settings = {"actor_rollout_ref.actor.policy_loss.loss_mode": "gspo2", "algorithm.adv_estimator": "grpo"}
+    config = OmegaConf.create()
+    for setting, name in settings.items():
+        OmegaConf.update(config, setting, name, force_add=True)
+    with pytest.raises(
+        LaunchError, match=r"policy_loss\.loss_mode=gspo2 is unknown to verl: take one of .*gspo, gsspo"
+    ):
+        check_plugin(os.environ, config)
+
+
+def test_names_that_verl_knows_are_known():
+    loss, estimator = "actor_rollout_ref.actor.policy_loss.loss_mode", "algorithm.adv_estimator"
+    assert (
+        unknown_names({loss: "gsspo", estimator: "gsspo"}) == unknown_names({loss: "vanilla", estimator: "grpo"}) == []
+    )
+    [sentence] = unknown_names({loss: "gsspo", estimator: "gspo"})
+    assert sentence.startswith("algorithm.adv_estimator=gspo is unknown to verl: take one of ")
 
 
 @pytest.mark.slow

@@ -111,7 +111,7 @@ def _check(config: DictConfig, environ: Mapping[str, str], needs_policy: bool, s
     if not needs_policy:
         preflight.check_model(config.actor_rollout_ref.model.path)
     preflight.check_operators(config)
-    preflight.check_plugin(environ)
+    preflight.check_plugin(environ, config)
 
 
 def _run(

@@ -1,4 +1,6 @@
-"""Whether verl's registries hold everything that this plug-in registers."""
+"""Whether verl's registries hold everything that this plug-in registers, and what a configuration names."""
+
+from collections.abc import Mapping
 
 from verl.experimental.agent_loop.agent_loop import _agent_loop_registry
 from verl.experimental.reward_loop.reward_manager.registry import REWARD_MANAGER
@@ -16,3 +18,16 @@ def missing_registrations() -> list[str]:
         "reward manager workflow_r1": "workflow_r1" in REWARD_MANAGER,
     }
     return [name for name, present in expected.items() if not present]
+
+
+def unknown_names(named: Mapping[str, str]) -> list[str]:
+    """What `named`, names by setting, has that verl would look for in vain: as late as in the first update."""
+    registries = {
+        "actor_rollout_ref.actor.policy_loss.loss_mode": POLICY_LOSS_REGISTRY,
+        "algorithm.adv_estimator": ADV_ESTIMATOR_REGISTRY,
+    }
+    return [
+        f"{setting}={name} is unknown to verl: take one of {', '.join(sorted(registries[setting]))}."
+        for setting, name in named.items()
+        if name not in registries[setting]
+    ]
