@@ -31,6 +31,7 @@ class ScriptedEndpoint:
         fail: returns an error response for a body, or None to serve it.
         tool_role: `accepted`, `refused` as OpenAI does, or `dropped` as by a chat template without it.
         says_stop_reason: as vLLM does.
+        counts_tokens: writes a usage.
         listing: the response to what models it serves.
         watch: called with each body before it is served.
     """
@@ -49,6 +50,7 @@ class ScriptedEndpoint:
         self.watch: Callable[[dict[str, Any]], None] = lambda body: None
         self.tool_role = "accepted"
         self.says_stop_reason = True
+        self.counts_tokens = True
         self.listing: Response = JSONResponse({"object": "list", "data": [_MODEL]})
 
     @property
@@ -98,18 +100,14 @@ class ScriptedEndpoint:
             choice["stop_reason"] = stop
         dropped = self.tool_role == "dropped"
         read = [message["content"] for message in messages if not (dropped and message["role"] == "tool")]
-        prompt_tokens, completion_tokens = len(" ".join(read).split()), len(text.split())
+        usage = {"prompt_tokens": len(" ".join(read).split()), "completion_tokens": len(text.split())}
         return {
             "id": "1",
             "object": "chat.completion",
             "created": 0,
             "model": MODEL,
             "choices": [choice],
-            "usage": {
-                "prompt_tokens": prompt_tokens,
-                "completion_tokens": completion_tokens,
-                "total_tokens": prompt_tokens + completion_tokens,
-            },
+            "usage": {**usage, "total_tokens": sum(usage.values())} if self.counts_tokens else {},
         }
 
 

@@ -78,6 +78,7 @@ async def test_a_thought_that_the_servers_reasoning_parser_took_is_put_back(
         (message("\n\n" + CALL, reasoning=f"\n{THOUGHT}\n"), f"<think>\n{THOUGHT}\n</think>\n\n{CALL}</tool>"),
         (message([{"type": "thinking", "thinking": THOUGHT}, {"type": "text", "text": CALL}]), TURN + "</tool>"),
         (message(CALL, reasoning=f"<think>{THOUGHT}"), TURN + "</tool>"),
+        (message(f"{THOUGHT}</think>{CALL}"), TURN + "</tool>"),  # the generation prompt opened it
         # What a model thinks before it writes its turn is no part of the turn.
         (message(TURN, reasoning="the format wants a thought"), TURN + "</tool>"),
         # No end of the thought was found, for it was cut or there is none.

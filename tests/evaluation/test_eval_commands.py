@@ -1,10 +1,12 @@
 """The commands as a user meets them."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import typer
+from support.hostile_replies import HOSTILE, obeyed
 from typer.testing import CliRunner, Result
 
 from workflow_r1.evaluation.commands import ask, compare, eval_
@@ -88,6 +90,58 @@ def test_ask_prints_one_json_object_for_programs(operators: RunningServer, polic
     assert content["ended_by"] == "answered"
     assert content["answer"] == content["turns"][-1]["answer"]
     assert content["operator_completion_tokens"] > 0
+
+
+@pytest.mark.parametrize("flags", [(), ("--json",)])
+def test_what_a_policy_and_its_operators_write_never_reaches_the_terminal_as_commands(
+    flags: tuple, operators: RunningServer, policy: RunningServer
+) -> None:
+    def hostile(query: object, world: object, rng: object) -> Iterator[str]:
+        yield sent
+        yield f"<think>{sent}</think><tool>AnswerGenerate: {sent}</tool>"
+        yield f"<think>{sent}</think><answer>{sent}</answer>"
+
+    sent = HOSTILE.replace("\ud800", "")  # which the server of this test cannot write
+    policy.endpoint.behaviour = hostile
+    result = run("ask", "who directed Velmora ?", "--policy", policy.base_url, "--prompt", "none", *flags)
+    assert result.exit_code == 0, result.output
+    assert not obeyed(result.stdout)
+    assert "[bold]not bold[/bold] [/] :smile:" in result.stdout
+
+
+def test_what_no_endpoint_counted_is_unknown_and_not_zero(
+    operators: RunningServer, policy: RunningServer, questions: Path, tmp_path: Path
+) -> None:
+    policy.endpoint.counts_tokens = False
+    server = (("--policy", policy.base_url, "--prompt", "none"), ("--policy-price", "1,2"))
+    result = run("eval", *server[0], *server[1], "-b", questions, "--limit", 2, "-o", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    figures = json.loads((tmp_path / "out/summary.json").read_text())["average"]["figures"]
+    assert figures.keys().isdisjoint({"policy_tokens", "cost"})
+    assert figures["operator_tokens"]["mean"] > 0
+    (costs,) = [line for line in (tmp_path / "out/summary.md").read_text().splitlines() if "| average | 3.00 |" in line]
+    assert costs.split(" | ")[2] == costs.split(" | ")[4] == "–"
+    result = run("ask", "who directed Velmora ?", *server[0], *server[1])
+    assert ", – policy tokens, " in result.output
+    assert "US$ –," in result.output
+    result = run("ask", "who directed Velmora ?", *server[0], *server[1], "--json")
+    assert json.loads(result.stdout)["policy_prompt_tokens"] is None
+    assert json.loads(result.stdout)["cost_usd"] is None
+
+
+def test_first_turns_that_are_none_are_said_at_once(
+    operators: RunningServer, policy: RunningServer, questions: Path, tmp_path: Path
+) -> None:
+    def without_thoughts(query: object, world: object, rng: object) -> Iterator[str]:
+        while True:
+            yield "<answer>Brenden</answer>"
+
+    policy.endpoint.behaviour = without_thoughts
+    result = run("eval", "--policy", policy.base_url, "--prompt", "none", "-b", questions, "-o", tmp_path / "out")
+    said = " ".join(result.output.split())
+    assert said.count("No first turn has been well-formed so far. A turn starts with <think>...</think>.") == 1
+    assert "The last one began '<answer>Brenden</answer>'." in said
+    assert "without --reasoning-parser" in said
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import json
 
 import faulty_endpoint as c
 import pytest
+from support.hostile_replies import HOSTILE, obeyed
 from typer.testing import CliRunner
 
 from workflow_r1.operators import Budget, OperatorResult, RunLedger
@@ -46,6 +47,18 @@ async def test_call_prints_the_output_alone_on_standard_output(run, endpoint):
     result = await run("call", "AnswerGenerate", "Capital of France?")
     assert (result.exit_code, result.stdout) == (0, "Paris\n")
     assert "10 + 5 tokens" in result.stderr
+
+
+async def test_a_reply_is_shown_to_the_terminal_and_not_obeyed_by_it(run, endpoint):
+    endpoint.behaviour = c.result(HOSTILE.replace("\ud800", ""))
+    result = await run("call", "AnswerGenerate", "q")
+    assert result.exit_code == 0
+    assert not obeyed(result.stdout)
+    assert "[bold]not bold[/bold] [/] :smile:" in result.stdout
+    endpoint.behaviour = c.status(400, HOSTILE.replace("\ud800", ""))
+    result = await run("call", "AnswerGenerate", "q")
+    assert "answered 400: ␛[2J␛]0;title␇" in result.stderr
+    assert not obeyed(result.stderr)
 
 
 async def test_a_call_that_fails_says_why(run, endpoint):

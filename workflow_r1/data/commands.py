@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from workflow_r1.data.sampling import Mix
-from workflow_r1.terminal import fail
+from workflow_r1.terminal import echo, fail
 
 if TYPE_CHECKING:
     from workflow_r1.data.card import Card
@@ -131,11 +131,11 @@ def validate(
         fail(error)
     for data_source, count in sorted(report.rows.items()):
         faulty = sum(fault.example.data_source == data_source for fault in report.faults)
-        typer.echo(f"{data_source}: {count - faulty:,} of {count:,} rows earn the full reward with their gold answers")
+        echo(f"{data_source}: {count - faulty:,} of {count:,} rows earn the full reward with their gold answers")
     for fault in report.faults[:_FAULTS_SHOWN]:
-        typer.echo(f"{fault.example.id} ({fault.example.question!r}): {fault.reason}", err=True)
+        echo(f"{fault.example.id} ({fault.example.question!r}): {fault.reason}", err=True)
     if len(report.faults) > _FAULTS_SHOWN:
-        typer.echo(f"... and {len(report.faults) - _FAULTS_SHOWN:,} more rows", err=True)
+        echo(f"... and {len(report.faults) - _FAULTS_SHOWN:,} more rows", err=True)
     if report.faults:
         raise typer.Exit(1)
 
@@ -155,14 +155,14 @@ def _operators(names: str | None, modules: list[str], search: bool) -> "list[Ope
 def _show(card: "Card", local_dir: Path) -> None:
     for split, sources in card.rows.items():
         parts = ", ".join(f"{count:,} {source}" for source, count in sources.items())
-        typer.echo(f"{local_dir / f'{split}.parquet'}: {sum(sources.values()):,} rows ({parts})")
+        echo(f"{local_dir / f'{split}.parquet'}: {sum(sources.values()):,} rows ({parts})")
     rows, wanted = sum(card.rows["train"].values()), card.selection.num_train
     if rows < wanted:
-        typer.echo(f"The source has only {rows:,} usable training rows; {wanted:,} were asked for.")
+        echo(f"The source has only {rows:,} usable training rows; {wanted:,} were asked for.")
     for (split, reason), count in card.dropped_counts.items():
         rows_left_out = (row for row in card.dropped if (row.split, row.reason) == (split, reason))
         value = next(rows_left_out).value
-        typer.echo(f"dropped from {split}: {count:,} rows, {reason}" + (f", such as {value}" if value else ""))
+        echo(f"dropped from {split}: {count:,} rows, {reason}" + (f", such as {value}" if value else ""))
     for split, texts in card.tokens.items():
-        typer.echo(f"{split} prompts: {texts['prompt']['median']} tokens (median), {texts['prompt']['max']} (longest)")
-    typer.echo(f"Data card: {local_dir / 'README.md'} and card.json")
+        echo(f"{split} prompts: {texts['prompt']['median']} tokens (median), {texts['prompt']['max']} (longest)")
+    echo(f"Data card: {local_dir / 'README.md'} and card.json")

@@ -1,17 +1,17 @@
 """Asking a policy one question and watching it work."""
 
-import json
 import time
 from dataclasses import dataclass
 
 from rich.console import Console
-from rich.markup import escape
 from rich.status import Status
+from rich.text import Text
 
 from workflow_r1.evaluation.summary import Prices
 from workflow_r1.evaluation.systems import Attempt, Policy
 from workflow_r1.protocol import parse_turn, read_observation
 from workflow_r1.rollout import GeneratedTurn, PolicySession
+from workflow_r1.terminal import printable_json
 from workflow_r1.unmeasured import shown, total
 
 _INDENT = 11  # width of the column of labels
@@ -72,8 +72,8 @@ class _Watched:
 def _line(console: Console, label: str, text: str, style: str = "") -> None:
     """A label, and the text beside it, its further lines indented alike."""
     padded = text.replace("\n", "\n" + " " * (_INDENT + 2))
-    styled = f"[{style}]{escape(padded)}[/]" if style else escape(padded)
-    console.print(f"[dim]{label:<{_INDENT}}[/]  {styled}", highlight=False, soft_wrap=True)
+    line = Text.assemble((f"{label:<{_INDENT}}  ", "dim"), (padded, style))
+    console.print(line, soft_wrap=True)
 
 
 def _cost(attempt: Attempt, prices: Prices) -> str:
@@ -99,4 +99,4 @@ def to_json(attempt: Attempt, prices: Prices) -> str:
         "operator_completion_tokens": total(call.completion_tokens for call in trajectory.calls),
         "cost_usd": prices.cost(trajectory, attempt.prompt_tokens, attempt.completion_tokens),
     }
-    return json.dumps(content, ensure_ascii=False, indent=2)
+    return printable_json(content)

@@ -28,7 +28,7 @@ from workflow_r1.evaluation.options import (
     TopPOption,
     settings_values,
 )
-from workflow_r1.terminal import fail
+from workflow_r1.terminal import TextConsole, echo, fail
 
 T = TypeVar("T")
 
@@ -93,8 +93,6 @@ def eval_(
     The operators' model is the one of OPERATOR_BASE_URL, OPERATOR_API_KEY and OPERATOR_MODEL_NAME. Results are kept
     as they come: the same command goes on where it was stopped, and asks again only what an endpoint failed to serve.
     """
-    from rich.console import Console
-
     from workflow_r1.evaluation.config import RunSettings, parse_settings
     from workflow_r1.evaluation.execution import execute, prepare
     from workflow_r1.evaluation.report import run_grids
@@ -105,11 +103,11 @@ def eval_(
             name or baseline or ("policy" if settings.is_endpoint and not model else Path(model or policy or "").name)
         )
         folder = output or Path("outputs/eval") / title
-        console = Console()
+        console = TextConsole()
         summary, _ = asyncio.run(execute(prepare(title, settings, folder), console))
         for grid in run_grids(summary):
             console.print(grid.to_rich())
-        console.print(f"Results, tables and chart: {folder}", highlight=False)
+        console.print(f"Results, tables and chart: {folder}")
         return summary.unserved
 
     _report_unserved(_guarded(run))
@@ -131,17 +129,15 @@ def compare(
 
     Goes on where it was stopped, run by run; a run added to the file costs only itself.
     """
-    from rich.console import Console
-
     from workflow_r1.evaluation.config import Comparison
     from workflow_r1.evaluation.execution import execute_all
 
     def run() -> int:
-        console = Console()
+        console = TextConsole()
         grids, unserved = asyncio.run(execute_all(Comparison.read(runs), output, console))
         for grid in grids:
             console.print(grid.to_rich())
-        console.print(f"Tables and chart: {output / 'comparison'}.md, .json and .png", highlight=False)
+        console.print(f"Tables and chart: {output / 'comparison'}.md, .json and .png")
         return unserved
 
     _report_unserved(_guarded(run))
@@ -177,28 +173,28 @@ def ask(
 
     The exit code is 1 where the policy gave no answer.
     """
-    from rich.console import Console
-
     from workflow_r1.drawing import draw_workflow
     from workflow_r1.evaluation.ask import ask as ask_policy
     from workflow_r1.evaluation.ask import to_json
     from workflow_r1.evaluation.config import PolicySettings, parse_settings
     from workflow_r1.evaluation.errors import EvaluationError
     from workflow_r1.evaluation.opening import open_policy
+    from workflow_r1.operators.completion import well_formed
 
     def run() -> bool:
         if policy is None:
             raise EvaluationError("Name the policy with --policy: an endpoint's URL, a checkpoint, or a model id.")
+        asked = well_formed(question)  # an argument may hold bytes that are no text
         settings = parse_settings(PolicySettings, settings_values(context.params), "ask")
-        progress = Console(stderr=True)
+        progress = TextConsole(stderr=True)
 
         async def work() -> bool:
             async with open_policy(settings, Path("outputs/ask"), progress.print) as opened:
-                console = Console(quiet=json)
+                console = TextConsole(quiet=json)
                 prices = settings.prices(opened.operators)
-                attempt = await ask_policy(question, opened, prices, seed, console)
+                attempt = await ask_policy(asked, opened, prices, seed, console)
             if json:
-                typer.echo(to_json(attempt, prices))
+                echo(to_json(attempt, prices))
             if graph is not None:
                 draw_workflow(attempt.trajectory, graph)
             return attempt.trajectory.answer is not None

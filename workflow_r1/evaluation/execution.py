@@ -15,6 +15,7 @@ from workflow_r1.data.examples import Example
 from workflow_r1.evaluation.chart import draw_bars
 from workflow_r1.evaluation.config import Comparison, RunSettings
 from workflow_r1.evaluation.errors import EvaluationError
+from workflow_r1.evaluation.first_turns import FirstTurns
 from workflow_r1.evaluation.opening import open_system
 from workflow_r1.evaluation.record import Record, ResultStore
 from workflow_r1.evaluation.report import Grid, comparison_grids, run_grids
@@ -88,8 +89,9 @@ def _progress(run: Prepared, store: ResultStore, console: Console) -> Iterator[C
     keys = list(all_keys(run.examples, run.settings.samples))
     done = [store.records[key] for key in keys if store.is_done(key)]
     right, scored, failed = sum(map(_exact_match, done)), len(done), 0
+    first_turns = FirstTurns(len(keys) - len(done))
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn("{task.fields[state]}"),
@@ -105,6 +107,8 @@ def _progress(run: Prepared, store: ResultStore, console: Console) -> Iterator[C
                 right, scored = right + _exact_match(record), scored + 1
             else:
                 failed += 1
+            if warning := first_turns.warning(record):
+                console.print(warning, style="yellow")
             state = f"EM {100 * right / scored:.1f} %" if scored else ""
             progress.update(task, advance=1, state=state + (f", {failed} not served" if failed else ""))
 

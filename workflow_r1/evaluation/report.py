@@ -3,11 +3,12 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from workflow_r1.evaluation.statistics import Estimate
 from workflow_r1.evaluation.summary import BenchmarkSummary, Difference, Summary
+from workflow_r1.terminal import printable
 from workflow_r1.trajectory import EndedBy
 from workflow_r1.unmeasured import UNKNOWN
 
@@ -26,17 +27,21 @@ class Grid:
     rows: Sequence[Sequence[str]]
 
     def to_rich(self) -> Table:
-        table = Table(title=escape(self.title), title_justify="left")
+        table = Table(title=Text(self.title), title_justify="left")
         for number, name in enumerate(self.header):
-            table.add_column(escape(name), justify="right" if number else "left", no_wrap=number == 0)
+            table.add_column(Text(name), justify="right" if number else "left", no_wrap=number == 0)
         for row in self.rows:
-            table.add_row(*map(escape, row))
+            table.add_row(*map(Text, row))
         return table
 
     def to_markdown(self) -> str:
         lines = [self.header, ["---", *["---:"] * (len(self.header) - 1)], *self.rows]
-        body = "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
-        return f"**{self.title}**\n\n{body}\n"
+        body = "\n".join("| " + " | ".join(map(_markdown, line)) + " |" for line in lines)
+        return f"**{printable(self.title)}**\n\n{body}\n"
+
+
+def _markdown(cell: str) -> str:
+    return printable(cell).replace("|", "\\|").replace("\n", " ")
 
 
 def run_grids(summary: Summary) -> list[Grid]:

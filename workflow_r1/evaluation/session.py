@@ -157,10 +157,13 @@ def closed_turn(completion: Completion, max_calls: int) -> str:
 
 
 def _with_thoughts(completion: Completion) -> str:
-    """The text with the thought in its place that a reasoning parser of the server took out of it."""
+    """The text with the thought in its place that a reasoning parser of the server, or the prompt, took out of it."""
     text, thoughts = completion.text, completion.reasoning
-    if not thoughts or text.lstrip().startswith("<think>"):  # a model may think before it writes a turn
+    if text.lstrip().startswith("<think>"):  # a model may think before it writes a turn
         return text
+    if not thoughts:
+        # Some chat templates open the thought in their generation prompt, which no server sends.
+        return f"<think>{text}" if "</think>" in text and "<think>" not in text else text
     thoughts = thoughts if thoughts.lstrip().startswith("<think>") else f"<think>{thoughts}"
     # Without a text, the parser found no end of the thought.
     return f"{thoughts}</think>{text}" if text else thoughts

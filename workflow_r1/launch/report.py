@@ -8,8 +8,8 @@ from statistics import fmean
 
 import matplotlib
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from workflow_r1.checkpoints import last_checkpoint
 from workflow_r1.drawing import draw_workflow
@@ -113,21 +113,21 @@ def example(trajectory_dir: Path) -> Trajectory | None:
 
 def print_trajectory(console: Console, trajectory: Trajectory) -> None:
     """One trajectory in readable form."""
-    console.print(f"[bold]Question[/bold] {escape(trajectory.question)}")
+    console.print(Text.assemble(("Question", "bold"), f" {trajectory.question}"))
     for number, turn in enumerate(trajectory.turns, start=1):
-        console.print(f"  [dim]{number} think[/dim]  {escape(turn.think)}")
+        console.print(Text.assemble((f"  {number} think", "dim"), f"  {turn.think}"))
         for call in turn.calls:
-            console.print(f"    [cyan]{escape(call.operator)}[/cyan] {escape(call.input)}")
-            output = escape(call.output).replace("\n", "\n      ")
-            console.print(f"    [dim]→[/dim] {output}")
+            console.print(Text.assemble((f"    {call.operator}", "cyan"), f" {call.input}"))
+            output = call.output.replace("\n", "\n      ")
+            console.print(Text.assemble(("    →", "dim"), f" {output}"))
         if turn.error:
-            console.print(f"    [red]malformed[/red] {escape(turn.error)}")
+            console.print(Text.assemble(("    malformed", "red"), f" {turn.error}"))
         if turn.answer is not None:
-            console.print(f"  [bold]answer[/bold]   {escape(turn.answer)}")
+            console.print(Text.assemble(("  answer", "bold"), f"   {turn.answer}"))
     if trajectory.answer is None:
         console.print(f"  no answer: {trajectory.ended_by.value.replace('_', ' ')}")
     if trajectory.golds:
-        console.print(f"  [dim]gold     {escape(' | '.join(trajectory.golds))}[/dim]")
+        console.print(Text(f"  gold     {' | '.join(trajectory.golds)}", "dim"))
 
 
 def print_report(console: Console, report: RunReport) -> None:
@@ -158,4 +158,4 @@ def _print_usage(console: Console, ledger: Path) -> None:
         console.print(str(error), markup=False)
         return
     if spent.operators:
-        console.print("\n[bold]Operator calls of the run[/bold]", usage_table(spent), sep="\n")
+        console.print(Text("\nOperator calls of the run", "bold"), usage_table(spent), sep="\n")

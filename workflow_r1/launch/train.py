@@ -24,6 +24,7 @@ from workflow_r1.launch.resume import Start, find_start, set_aside, starts_anew
 from workflow_r1.launch.trackers import tracker_places, trackers_of
 from workflow_r1.launch.trainer import TrainerProcess
 from workflow_r1.operators.coordinator import LEDGER_FILE
+from workflow_r1.terminal import TextConsole
 from workflow_r1.verl_plugin.cpu.environment import cpu_environment
 
 _STOPPED = "RunStopped: "  # the last line of a traceback of `verl_plugin.trainer.RunStopped`
@@ -44,7 +45,7 @@ def train(overrides: Sequence[str], recipe: str | None = None) -> int:
     Raises:
         LaunchError: the run cannot start.
     """
-    console = Console(soft_wrap=True, highlight=False)
+    console = TextConsole(soft_wrap=True)
     cpu = not torch.cuda.is_available()
     recipe = recipe or (EMBEDDED if cpu else REFERENCE)
     preflight.check_machine(cpu)

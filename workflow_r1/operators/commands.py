@@ -7,16 +7,16 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from workflow_r1.operators.builtin import Search
+from workflow_r1.operators.completion import well_formed
 from workflow_r1.operators.errors import OperatorConfigError, OperatorEndpointError
 from workflow_r1.operators.ledger import read_ledger
 from workflow_r1.operators.pool import OperatorPool
 from workflow_r1.operators.registry import select_operators
 from workflow_r1.operators.usage import usage_table
-from workflow_r1.terminal import fail
+from workflow_r1.terminal import TextConsole, echo, fail
 from workflow_r1.unmeasured import shown
 
 T = TypeVar("T")
@@ -45,7 +45,7 @@ def list_(module: ModuleOption = None) -> None:
         fail(error)
     for spec in specs.values():
         table.add_row(spec.name, spec.input_form, spec.use_when)
-    Console(highlight=False).print(table)
+    TextConsole().print(table)
 
 
 @operators_app.command()
@@ -60,13 +60,13 @@ def call(
 
     async def run() -> None:
         async with pool:
-            result = await pool.call(name, text)
+            result = await pool.call(name, well_formed(text))
         if result.failed or result.rejected:
             fail(result.error or result.text)
-        typer.echo(result.text)
+        echo(result.text)
         took = f"{result.seconds:.2f} s, {result.requests} request(s), {result.cache_hits} from the cache, "
         took += f"{shown(result.prompt_tokens)} + {shown(result.completion_tokens)} tokens"
-        typer.secho(took, err=True, dim=True)
+        echo(took, err=True, dim=True)
 
     asyncio.run(run())
 
@@ -79,7 +79,7 @@ def check(module: ModuleOption = None, index: IndexOption = None) -> None:
         pool = _pool([*(spec.name for spec in pool.specs), Search.name], module, index)
     for name, seconds in _run(pool.check()).items():
         served = getattr(pool.settings.services[name], "model", "")
-        typer.echo(f"{name}: {served + ' ' if served else ''}answers in {seconds:.2f} s")
+        echo(f"{name}: {served + ' ' if served else ''}answers in {seconds:.2f} s")
 
 
 @operators_app.command()
@@ -95,8 +95,8 @@ def index(
     except OperatorConfigError as error:
         fail(error)
     if unsearchable:
-        typer.echo(f"{unsearchable} of the passages have only stop words or punctuation: no search finds them")
-    typer.echo(f"{count} passages in {folder}; use it with workflow_r1.operators.search.index={folder}")
+        echo(f"{unsearchable} of the passages have only stop words or punctuation: no search finds them")
+    echo(f"{count} passages in {folder}; use it with workflow_r1.operators.search.index={folder}")
 
 
 @operators_app.command()
@@ -105,7 +105,7 @@ def usage(ledger: Annotated[Path, typer.Argument(help="The ledger.json of a run.
     if not ledger.is_file():
         fail(f"There is no ledger at {ledger}: a run keeps it in the operators folder of its output.")
     try:
-        Console(highlight=False).print(usage_table(read_ledger(ledger)))
+        TextConsole().print(usage_table(read_ledger(ledger)))
     except OperatorConfigError as error:
         fail(error)
 
