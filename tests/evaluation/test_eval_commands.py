@@ -4,6 +4,8 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import typer
 from support.hostile_replies import HOSTILE, obeyed
@@ -52,6 +54,20 @@ def test_eval_prints_a_table_and_says_where_the_results_are(
     assert "world_two_hop" in result.output
     assert str(tmp_path / "out") in result.output.replace("\n", "")
     assert json.loads((tmp_path / "out/summary.json").read_text())["average"]["figures"]["cost"]["mean"] > 0
+
+
+def test_eval_says_which_questions_it_leaves_out(
+    operators: RunningServer, policy: RunningServer, questions: Path, tmp_path: Path
+) -> None:
+    rows = pq.read_table(questions).to_pylist()[:2]
+    rows[1]["reward_model"]["ground_truth"]["target"] = ["!!!"]  # a band
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "two.parquet")
+    arguments = ("eval", "--policy", policy.base_url, "--prompt", "none", "-b", tmp_path / "two.parquet")
+    result = run(*arguments, "-o", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    said = " ".join(result.output.split())
+    assert "dropped from test: 1 rows, no gold answer but punctuation and articles" in said
+    assert "such as '!!!'" in said
 
 
 def test_eval_exits_with_1_where_a_question_could_not_be_served(

@@ -71,11 +71,6 @@ class Card(_Record):
     tokenizer: str | None = None
     tokens: dict[str, dict[str, Lengths]] = {}
 
-    @property
-    def dropped_counts(self) -> dict[tuple[str, str], int]:
-        """Rows left out, by split and reason."""
-        return dict(Counter((row.split, row.reason) for row in self.dropped))
-
     def markdown(self) -> str:
         """The card for readers, headed so that the folder loads as a Hub dataset."""
         return "\n\n".join(
@@ -99,10 +94,10 @@ class Card(_Record):
     def _left_out(self) -> str:
         if not self.dropped:
             return "Nothing."
-        counts = [(split, reason, f"{count:,}") for (split, reason), count in self.dropped_counts.items()]
+        counts = [(*kind, f"{len(rows):,}") for kind, rows in _by_kind(self.dropped).items()]
         examples = []
         for split, reason, _ in counts:
-            rows = [row for row in self.dropped if (row.split, row.reason) == (split, reason)]
+            rows = _by_kind(self.dropped)[split, reason]
             named = [
                 " ".join(filter(None, (f"- {row.id}:", row.question, row.value))) for row in rows[:_NAMED_IN_README]
             ]
@@ -130,6 +125,21 @@ configs:
   - split: test
     path: test.parquet
 ---"""
+
+
+def dropped_lines(dropped: Iterable[DroppedRow]) -> list[str]:
+    """How many rows were left out for which reason, with a value of each, for the terminal."""
+    return [
+        f"dropped from {split}: {len(rows):,} rows, {reason}" + (f", such as {rows[0].value}" if rows[0].value else "")
+        for (split, reason), rows in _by_kind(dropped).items()
+    ]
+
+
+def _by_kind(dropped: Iterable[DroppedRow]) -> dict[tuple[str, str], list[DroppedRow]]:
+    kinds: dict[tuple[str, str], list[DroppedRow]] = {}
+    for row in dropped:
+        kinds.setdefault((row.split, row.reason), []).append(row)
+    return kinds
 
 
 def rows_by_source(splits: Mapping[str, Sequence[Example]]) -> dict[str, dict[str, int]]:

@@ -153,16 +153,16 @@ def _operators(names: str | None, modules: list[str], search: bool) -> "list[Ope
 
 
 def _show(card: "Card", local_dir: Path) -> None:
+    from workflow_r1.data.card import dropped_lines
+
     for split, sources in card.rows.items():
         parts = ", ".join(f"{count:,} {source}" for source, count in sources.items())
         echo(f"{local_dir / f'{split}.parquet'}: {sum(sources.values()):,} rows ({parts})")
     rows, wanted = sum(card.rows["train"].values()), card.selection.num_train
     if rows < wanted:
         echo(f"The source has only {rows:,} usable training rows; {wanted:,} were asked for.")
-    for (split, reason), count in card.dropped_counts.items():
-        rows_left_out = (row for row in card.dropped if (row.split, row.reason) == (split, reason))
-        value = next(rows_left_out).value
-        echo(f"dropped from {split}: {count:,} rows, {reason}" + (f", such as {value}" if value else ""))
+    for line in dropped_lines(card.dropped):
+        echo(line)
     for split, texts in card.tokens.items():
         echo(f"{split} prompts: {texts['prompt']['median']} tokens (median), {texts['prompt']['max']} (longest)")
     echo(f"Data card: {local_dir / 'README.md'} and card.json")

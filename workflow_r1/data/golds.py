@@ -16,6 +16,7 @@ from workflow_r1.reward import normalise_answer
 _QUOTED = re.compile(r"'(?:[^'\\]|\\.)*'?|\"(?:[^\"\\]|\\.)*\"?", re.DOTALL)  # to the end where no quote closes it
 _ARRAY = re.compile(r"array\((?P<list>\[.*\])[^\]]*\)", re.DOTALL)
 _WORD = re.compile(r"[^\W\d_]+")
+_LONG_WORD = re.compile(r"[^\W_]{4}")  # always left: the longest article has three letters
 _WORD_OR_NUMBER = re.compile(r"[\w\s]+")
 _LITERAL_WORDS = {"None", "null", "nan", "NaN", "True", "true", "False", "false"}
 _PUNCTUATION = frozenset("[]{}(),:.+-")
@@ -80,6 +81,8 @@ def read_golds(value: Any) -> tuple[str, ...]:
 
 def _is_answerable(gold: str) -> bool:
     """Something visible is left of it after normalisation, as is not of `A+`, `!` or a zero-width space."""
+    if _LONG_WORD.search(gold):
+        return True
     return any(character.isprintable() and character != " " for character in normalise_answer(gold))
 
 

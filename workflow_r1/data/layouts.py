@@ -81,6 +81,8 @@ def read_examples(files: Sequence[SourceFile]) -> Iterator[Example]:
         columns = column_names(file.path)
         layout = find_layout(columns, file.origin)
         wanted = [column for column in (*layout.needs, *layout.reads, *_COMMON) if column in columns]
+        if "question" in wanted and "prompt" in wanted:
+            wanted.remove("prompt")  # which repeats the question, and is long
         for index, row in enumerate(read_rows(file.path, wanted)):
             data_source = _label(row.get("data_source")) or file.data_source
             extra = row.get("extra_info")

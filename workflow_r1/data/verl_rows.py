@@ -14,7 +14,7 @@ def row_golds(reward_model: Any) -> tuple[str, ...]:
         RowError: there are none, or they cannot be used.
     """
     truth = _field(reward_model, "ground_truth")
-    golds = _field(truth, "target") if isinstance(truth, Mapping) else truth
+    golds = _field(truth, "target") if isinstance(truth, dict) else truth
     if golds is None:
         raise RowError(Reason.NO_GROUND_TRUTH, reward_model)
     return read_golds(golds)
@@ -53,7 +53,7 @@ def check_row(row: Mapping[str, Any], prompt_key: str = "prompt", data_source_ke
         for text in (_field(message, "role"), _field(message, "content")):
             if not isinstance(text, str) or not read_text(text):
                 raise RowError(Reason.NO_MESSAGES, prompt)
-    if extra is not None and not isinstance(extra, Mapping):
+    if extra is not None and not isinstance(extra, dict):
         raise RowError(Reason.NO_EXTRA_INFO, extra)
     data_source = row.get(data_source_key)
     if not isinstance(data_source, str) or not read_text(data_source):
@@ -63,4 +63,4 @@ def check_row(row: Mapping[str, Any], prompt_key: str = "prompt", data_source_ke
 
 
 def _field(value: Any, name: str) -> Any:
-    return value.get(name) if isinstance(value, Mapping) else None
+    return value.get(name) if isinstance(value, dict) else None

@@ -11,6 +11,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from workflow_r1.data.benchmarks import load_benchmark
+from workflow_r1.data.card import DroppedRow, dropped_lines
+from workflow_r1.data.cleaning import Dropped
 from workflow_r1.data.examples import Example
 from workflow_r1.evaluation.chart import draw_bars
 from workflow_r1.evaluation.config import Comparison, RunSettings
@@ -33,6 +35,7 @@ class Prepared:
     examples: list[Example]
     identity: dict[str, Any]
     prices: Prices
+    dropped: list[Dropped]
 
 
 def prepare(name: str, settings: RunSettings, folder: Path) -> Prepared:
@@ -46,15 +49,16 @@ def prepare(name: str, settings: RunSettings, folder: Path) -> Prepared:
     system_prompt = None if settings.baseline else settings.system_prompt(operators)
     identity = settings.identity(system_prompt)
     examples: dict[tuple[str, str], Example] = {}
+    dropped: list[Dropped] = []
     for benchmark in settings.benchmarks:
-        for example in load_benchmark(benchmark, limit=settings.limit, seed=settings.data_seed):
+        for example in load_benchmark(benchmark, limit=settings.limit, seed=settings.data_seed, dropped=dropped):
             key = example.data_source, example.id
             if key in examples:
                 raise EvaluationError(
                     f"Two benchmarks hold question {example.id!r} of {example.data_source!r}: name each benchmark once."
                 )
             examples[key] = example
-    return Prepared(name, settings, folder, list(examples.values()), identity, settings.prices(operators))
+    return Prepared(name, settings, folder, list(examples.values()), identity, settings.prices(operators), dropped)
 
 
 async def execute(run: Prepared, console: Console) -> tuple[Summary, Scores]:
@@ -65,6 +69,8 @@ async def execute(run: Prepared, console: Console) -> tuple[Summary, Scores]:
         OperatorEndpointError: the operators' endpoint cannot be reached.
     """
     settings = run.settings
+    for line in dropped_lines(map(DroppedRow.of, run.dropped)):
+        console.print(line, style="dim", markup=False)
     with closing(ResultStore(run.folder, run.identity)) as store:
         if work := missing(run.examples, settings.samples, store):
             async with open_system(settings, run.folder, console.print) as system:

@@ -5,11 +5,12 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-import pyarrow.parquet as pq
 from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
+
+from workflow_r1.data.training import load_training_file
 
 CONFIG_DIR = Path(__file__).resolve().parents[2] / "verl" / "trainer" / "config"
 REFERENCE, EMBEDDED, SMOLLM2 = "workflow_r1", "workflow_r1_embedded", "workflow_r1_smollm2"
@@ -56,12 +57,16 @@ def total_steps(config: DictConfig) -> int | None:
 
 
 def steps_of_epochs(config: DictConfig) -> int | None:
-    """The steps in `trainer.total_epochs`, at which a run ends in any case; None where its data lies elsewhere."""
+    """The steps in `trainer.total_epochs`, at which a run ends in any case.
+
+    Returns:
+        None where the data lies elsewhere, or a dataset class of one's own reads it.
+    """
     files = config.data.train_files
     files = [files] if isinstance(files, str) else files
-    if any("://" in file for file in files):
+    if any("://" in file for file in files) or (config.data.get("custom_cls") or {}).get("path"):
         return None
-    rows = sum(pq.read_metadata(Path(file).expanduser()).num_rows for file in files)
+    rows = sum(load_training_file(file).num_rows for file in files)
     if config.data.train_max_samples > 0:
         rows = min(rows, config.data.train_max_samples)
     return config.trainer.total_epochs * (rows // config.data.train_batch_size)
