@@ -95,6 +95,11 @@ def test_a_row_that_cannot_be_used_comes_with_its_fault(tmp_path):
     assert found == [("q", None), ("", Reason.NO_QUESTION), ("q", Reason.NO_GOLD), ("", Reason.NO_QUESTION)]
 
 
+def test_a_prompt_that_is_a_text_is_called_that(tmp_path):
+    [example] = read_examples([lines(tmp_path / "a.jsonl", [verl_row(prompt="who wrote Emma")])])
+    assert example.fault.reason is Reason.NO_MESSAGES
+
+
 def test_ids_are_unique_over_all_files_of_a_source(tmp_path):
     first = lines(tmp_path / "a.jsonl", [{"id": name, "question": "q", "answer": "x"} for name in ("x", "x", "x#2")])
     second = lines(tmp_path / "b.jsonl", [{"id": "x", "question": "q", "answer": "x"}])

@@ -144,6 +144,6 @@ def test_several_sources_are_one_dataset(tmp_path):
 def test_a_source_that_leaves_nothing_to_train_on_says_why(tmp_path):
     sources = source_of(tmp_path, train=[("same", "x"), ("empty", "")], test=[("same", "x")])
     with pytest.raises(
-        DataError, match=r"No training row is left of .*: 2 row\(s\) were dropped \(no gold answer, quest"
+        DataError, match=r"No training row is left of .*: 2 row\(s\) were dropped \(no gold answer; quest"
     ):
         select_rows(sources, Selection())

@@ -152,7 +152,7 @@ def test_a_file_that_cannot_be_indexed_whole_is_one_sentence_and_leaves_the_inde
         index_passages(source, tmp_path / "index")
     assert "\n" not in str(error.value)
     assert len(Corpus(tmp_path / "index")) == len(before) == 1
-    assert not list((tmp_path / "index").glob(".partial-*"))
+    assert not (tmp_path / "index" / ".partial").exists()
 
 
 def test_an_index_of_an_older_version_or_without_all_its_files_is_refused(tmp_path):
@@ -182,6 +182,7 @@ def test_a_build_replaces_an_index_under_those_who_search_it_and_two_at_once_lea
     for count in (20, 30):
         sources.append(tmp_path / f"{count}.jsonl")
         sources[-1].write_text("\n".join(json.dumps({"text": f"new{count} {number}"}) for number in range(count)))
+    (tmp_path / "index" / ".partial").mkdir()  # of a build that was killed
     builds = [threading.Thread(target=index_passages, args=(source, tmp_path / "index")) for source in sources]
     for thread in builds:
         thread.start()
@@ -189,6 +190,7 @@ def test_a_build_replaces_an_index_under_those_who_search_it_and_two_at_once_lea
         thread.join()
     after = Corpus(tmp_path / "index")
     assert (len(after), after.search(f"new{len(after)}", 1)[0][1][:5]) in [(20, "new20"), (30, "new30")]
+    assert not (tmp_path / "index" / ".partial").exists()
     assert before.search("old", 1)[0][1].startswith("old")
 
 

@@ -98,5 +98,5 @@ def _position(row: Ranked) -> int:
 
 
 def _why(dropped: Sequence[Dropped]) -> str:
-    reasons = sorted({row.reason.value for row in dropped})
-    return f" ({', '.join(reasons)})" if reasons else ""
+    first = {row.reason.value: row.example.fault for row in reversed(dropped)}
+    return f" ({'; '.join(str(fault or reason) for reason, fault in sorted(first.items()))})" if first else ""

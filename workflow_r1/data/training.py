@@ -2,6 +2,7 @@
 
 import glob
 from collections.abc import Iterator, Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -63,14 +64,14 @@ def check_joinable(files: Sequence[str], loaded: Sequence["Dataset"]) -> None:
     """
     from datasets import concatenate_datasets
 
-    for file, rows in zip(files[1:], loaded[1:], strict=True):
+    for (file, rows), (other, others) in combinations(zip(files, loaded, strict=True), 2):
         try:
-            concatenate_datasets([loaded[0], rows])
+            concatenate_datasets([rows, others])
         except ValueError:
-            first, other = loaded[0].features, rows.features
-            columns = ", ".join(name for name in first if name in other and first[name] != other[name])
+            one, two = rows.features, others.features
+            columns = ", ".join(name for name in one if name in two and one[name] != two[name])
             raise DataError(
-                f"{files[0]} and {file} cannot be used together, since the types in {columns} differ: make them one "
+                f"{file} and {other} cannot be used together, since the types in {columns} differ: make them one "
                 "with 'workflow-r1 prepare', which takes several --source."
             ) from None
 

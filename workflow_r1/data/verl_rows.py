@@ -32,6 +32,8 @@ def row_question(row: Mapping[str, Any], prompt_key: str = "prompt") -> str:
     for value in (row.get("question"), _field(row.get("extra_info"), "question"), *asked[-1:]):
         if text := read_text(value):
             return text
+    if prompt is not None and not isinstance(prompt, list):
+        raise RowError(Reason.NO_MESSAGES, prompt)
     raise RowError(Reason.NO_QUESTION)
 
 

@@ -1,8 +1,10 @@
 """A local corpus to search: BM25 over passages, in a folder that a command builds."""
 
 import asyncio
-import tempfile
+import shutil
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -152,25 +154,36 @@ def index_passages(source: Path, folder: Path, progress: bool = False) -> Indexe
     index.index(Tokenized(ids=words, vocab=vocabulary), show_progress=progress)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".partial-", dir=folder) as partial:
+        with FileLock(folder / ".lock"), _partial(folder) as partial:
             # Without the last argument bm25s leaves out what it cannot store, and all numbers after it are wrong.
             index.save(partial, corpus=passages, show_progress=progress, raise_on_serialization_error=True)
-            _publish(Path(partial), folder, len(passages))
+            _publish(partial, folder, len(passages))
     except OSError as error:
         raise OperatorConfigError(f"Cannot write the search index to {folder}: {error.strerror or error}.") from None
     return Indexed(len(passages), sum(not found for found in words))
 
 
+@contextmanager
+def _partial(folder: Path) -> Iterator[Path]:
+    """A folder for unfinished files, of which a build that was killed leaves none behind for good."""
+    partial = folder / ".partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
+    try:
+        yield partial
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
 def _publish(partial: Path, folder: Path, passages: int) -> None:
-    """Move finished files into place; while the manifest is away there is no index, and two builds never mix."""
-    with FileLock(folder / ".lock"):
-        (folder / _MANIFEST).unlink(missing_ok=True)
-        files = {path.name: path.stat().st_size for path in partial.iterdir()}
-        for name in files:
-            (partial / name).replace(folder / name)
-        manifest = partial / _MANIFEST
-        manifest.write_text(_Manifest(passages=passages, files=files).model_dump_json(), encoding="utf-8")
-        manifest.replace(folder / _MANIFEST)
+    """Move finished files into place; while the manifest is away, there is no index."""
+    (folder / _MANIFEST).unlink(missing_ok=True)
+    files = {path.name: path.stat().st_size for path in partial.iterdir()}
+    for name in files:
+        (partial / name).replace(folder / name)
+    manifest = partial / _MANIFEST
+    manifest.write_text(_Manifest(passages=passages, files=files).model_dump_json(), encoding="utf-8")
+    manifest.replace(folder / _MANIFEST)
 
 
 def _passage(row: dict[str, Any], where: str) -> dict[str, str]:
