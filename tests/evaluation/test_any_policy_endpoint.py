@@ -215,3 +215,21 @@ async def test_a_server_that_does_not_list_its_models_serves_one_that_is_named(
     await endpoint.connect()
     assert endpoint.context_length is None
     await endpoint.aclose()
+
+
+async def test_a_template_without_a_system_role_gets_the_prompt_with_the_question(policy: RunningServer) -> None:
+    def refuse(body: dict[str, Any]) -> Response | None:
+        roles = [message["role"] for message in body["messages"]]
+        return error(400, "no such role") if {"system", "tool"} & {*roles} else None
+
+    policy.endpoint.fail = refuse
+    endpoint = PolicyEndpoint(policy.base_url)
+    await endpoint.connect()
+    assert (endpoint.observation_role, endpoint.has_system_role) == ("user", False)
+    messages = [{"role": "system", "content": "Think."}, {"role": "user", "content": "where is Sestima set ?"}]
+    await EndpointSession(endpoint, messages, Sampling()).take_turn(1)
+    assert policy.endpoint.requests[-1]["messages"][0] == {
+        "role": "user",
+        "content": "Think.\n\nwhere is Sestima set ?",
+    }
+    await endpoint.aclose()

@@ -5,8 +5,11 @@ from typing import Any
 
 import hydra
 import pytest
+from support.chat_templates import CHATML, KINDS, tokenizer_of
 from support.qwen_like_tokenizer import qwen_like_tokenizer
-from support.sessions import new_session, play, response_ids
+from support.sessions import QUESTION, new_session, play, response_ids
+from tokenizers import Tokenizer, models
+from transformers import PreTrainedTokenizerFast
 from verl.experimental.agent_loop.agent_loop import DictConfigWrap, ToolListWrap, _agent_loop_registry
 from verl.utils.dataset.rl_dataset import RLHFDataset
 
@@ -14,24 +17,39 @@ from workflow_r1.launch.recipe import EMBEDDED, REFERENCE, compose_recipe
 from workflow_r1.rollout import RolloutLimits
 from workflow_r1.trajectory import EndedBy, Trajectory, Turn
 from workflow_r1.verl_plugin.agent_loop import WorkflowAgentLoop
+from workflow_r1.verl_plugin.session import VerlSession
 
 MULTI_TURN = "actor_rollout_ref.rollout.multi_turn"
 
 
-async def built_by_verl(recipe: str, overrides: Sequence[str] = ()) -> Any:
+async def built_by_verl(recipe: str, overrides: Sequence[str] = (), tokenizer: Any = None) -> Any:
     """The recipe's default agent loop, put together as `AgentLoopWorker._run_agent_loop` does it."""
     config = compose_recipe(recipe, overrides)
     return hydra.utils.instantiate(
         config=_agent_loop_registry[config.actor_rollout_ref.rollout.agent.default_agent_loop],
         trainer_config=DictConfigWrap(config=config),
         server_manager=None,
-        tokenizer=qwen_like_tokenizer(),
+        tokenizer=tokenizer or qwen_like_tokenizer(),
         processor=None,
         hf_model_type="qwen2",
         dataset_cls=RLHFDataset,
         data_config=DictConfigWrap(config.data),
         tools=ToolListWrap([]),
     )
+
+
+async def test_a_tokenizer_of_another_family_than_the_models_type_is_taken():
+    """As DeepSeek-R1's on Qwen's shape, for which the builder that verl chooses does not find its tokens."""
+    vocabulary = Tokenizer(models.WordLevel({"<unk>": 0, "</s>": 1}, unk_token="<unk>"))
+    foreign = PreTrainedTokenizerFast(tokenizer_object=vocabulary, eos_token="</s>")
+    assert type(await built_by_verl(REFERENCE, tokenizer=foreign)) is WorkflowAgentLoop
+
+
+async def test_what_the_chat_template_is_told_reaches_the_prompt():
+    tokenizer = tokenizer_of(KINDS["ChatML"])
+    tokenizer.chat_template = "{{ mood }}" + CHATML
+    loop = await built_by_verl(REFERENCE, ["+data.apply_chat_template_kwargs.mood=brief"], tokenizer)
+    assert tokenizer.decode(VerlSession(loop, QUESTION, {}, 0).prompt_ids).startswith("brief")
 
 
 async def test_the_recipes_limits_are_the_rollouts():

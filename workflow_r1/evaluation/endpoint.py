@@ -36,6 +36,7 @@ class PolicyEndpoint:
     Attributes:
         context_length: tokens that fit into the model's context, where the endpoint says so.
         observation_role: the role in which the model gets to read an observation; see `connect`.
+        has_system_role: whether the system prompt can be a message of its own; likewise.
         has_served: whether any turn came back as the model wrote it.
 
     Raises:
@@ -53,6 +54,7 @@ class PolicyEndpoint:
         self.model = model
         self.context_length: int | None = None
         self.observation_role = "tool"
+        self.has_system_role = True
         self.has_served = False
         self.fields = request or {}
         self._api_key = SecretStr(api_key or os.environ.get(API_KEY_VARIABLE) or "")
@@ -60,11 +62,8 @@ class PolicyEndpoint:
             check_key(key, API_KEY_VARIABLE)
         self._api = ChatApi(self.base_url, self._api_key, self._wording(), timeout=_TIMEOUT, max_retries=_RETRIES)
 
-    async def connect(self) -> None:
-        """Find the model, the length of its context, and the role in which it reads observations.
-
-        Observations are tool messages, as in training, unless the server refuses them outside OpenAI's own function
-        calling, or its chat template drops them without a word, which the prompt's token count gives away.
+    async def find_model(self) -> None:
+        """Find the model and the length of its context.
 
         Raises:
             PolicyEndpointError: the endpoint cannot be used; the message says what to do.
@@ -79,18 +78,39 @@ class PolicyEndpoint:
         self.model = self.model or _only_model(models, self.base_url)
         self._api.wording = self._wording()
         self.context_length = models.get(self.model)
+
+    async def connect(self) -> None:
+        """Find the model, the length of its context, and the roles in which it reads observations and the prompt.
+
+        Observations are tool messages, as in training, unless the server refuses them outside OpenAI's own function
+        calling, or its chat template drops them without a word, which the prompt's token count gives away. The system
+        prompt opens the question's message where the chat template has no system role.
+
+        Raises:
+            PolicyEndpointError: the endpoint cannot be used; the message says what to do.
+        """
+        await self.find_model()
         self.observation_role = await self._readable_role()
 
     async def _readable_role(self) -> str:
         try:
             probe = await self._complete(_probe("tool"), max_retries=1, max_tokens=1)
         except PolicyEndpointError as error:
-            if error.status is None or not (error.status in (400, 422) or error.status >= 500):
+            if not _may_be_the_template(error):
+                raise
+            await self._try_user_messages()
+            return "user" if (error.status or 0) < 500 else await self._role_after_a_fault()
+        return "user" if probe.prompt_tokens is not None and probe.prompt_tokens < _PROBE_WORDS else "tool"
+
+    async def _try_user_messages(self) -> None:
+        try:
+            await self._complete(_probe("user"), max_retries=1, max_tokens=1)
+        except PolicyEndpointError as error:
+            if not _may_be_the_template(error):
                 raise
             # Refused for another reason, it is refused again, and this time the caller hears why.
-            await self._complete(_probe("user"), max_tokens=1)
-            return "user" if error.status < 500 else await self._role_after_a_fault()
-        return "user" if probe.prompt_tokens is not None and probe.prompt_tokens < _PROBE_WORDS else "tool"
+            await self._complete(system_into_question(_probe("user")), max_tokens=1)
+            self.has_system_role = False
 
     async def _role_after_a_fault(self) -> str:
         """A template that raises is a 500 with some servers; a fault that passes is not asked for twice."""
@@ -129,6 +149,18 @@ class PolicyEndpoint:
         except OperatorEndpointError as error:
             raise _policy_fault(error) from None
 
+    async def sample(self, prompt_ids: Sequence[int], **sampling: Any) -> list[int]:
+        """The tokens that a vLLM of this machine samples after `prompt_ids`.
+
+        Raises:
+            PolicyEndpointError: it could not serve the request within its retries.
+        """
+        body = {"model": self.model, "prompt": list(prompt_ids), "return_token_ids": True, **sampling}
+        try:
+            return await self._api.sample(body)
+        except OperatorEndpointError as error:
+            raise _policy_fault(error) from None
+
     def _wording(self) -> Wording:
         return Wording(
             service=service_at("The policy endpoint", self.base_url),
@@ -149,6 +181,19 @@ def _policy_fault(fault: OperatorEndpointError) -> PolicyEndpointError:
     return kind(str(fault), fault.status, is_bad_reply=fault.retryable and fault.in_reply)
 
 
+def _may_be_the_template(error: PolicyEndpointError) -> bool:
+    """Whether a chat template that refuses a role can be the reason; some servers answer 500 then."""
+    return error.status is not None and (error.status in (400, 422) or error.status >= 500)
+
+
+def system_into_question(messages: Sequence[Message]) -> list[Message]:
+    """The messages for a chat template without a system role: the question's opens with the system prompt."""
+    if len(messages) < 2 or messages[0]["role"] != "system":
+        return list(messages)
+    system, question, *rest = messages
+    return [{**question, "content": f"{system['content']}\n\n{question['content']}"}, *rest]
+
+
 def _only_model(models: Mapping[str, Any], base_url: str) -> str:
     if len(models) == 1:
         return next(iter(models))
@@ -161,6 +206,7 @@ _PROBE_WORDS = 64
 
 def _probe(role: str) -> list[Message]:
     return [
+        {"role": "system", "content": "prompt"},
         {"role": "user", "content": "question"},
         {"role": "assistant", "content": "<think>ask</think><tool>AnswerGenerate: question</tool>"},
         {"role": role, "content": "<info>" + "word " * _PROBE_WORDS + "</info>"},

@@ -1,13 +1,15 @@
 """From settings to something that can be asked: endpoints are reached and checkpoints served beforehand."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import Any
 
+from workflow_r1.chat_format import ChatFormat, ChatFormatError, read_chat_format, usable_template
 from workflow_r1.evaluation.checkpoint import merged_checkpoint
 from workflow_r1.evaluation.config import PolicySettings, RunSettings
 from workflow_r1.evaluation.endpoint import PolicyEndpoint
+from workflow_r1.evaluation.errors import EvaluationError
 from workflow_r1.evaluation.serving import MODEL_NAME, machine_environment, served_checkpoint
 from workflow_r1.evaluation.session import Sampling
 from workflow_r1.evaluation.systems import Baseline, Policy, Prompt, System
@@ -44,16 +46,16 @@ async def open_policy(settings: PolicySettings, folder: Path, report: Report) ->
         prompt = _prompt(settings.system_prompt(operators))
         await operators.check()
         async with AsyncExitStack() as stack:
-            endpoint, tokenizer = await _endpoint(settings, folder, report, stack)
+            endpoint, chat = await _endpoint(settings, folder, report, stack)
             try:
-                await endpoint.connect()
+                await (endpoint.connect() if chat is None else endpoint.find_model())
                 yield Policy(
                     endpoint,
                     operators,
                     prompt,
                     Sampling(settings.temperature, settings.top_p, settings.max_response_tokens),
                     settings.limits,
-                    tokenizer,
+                    chat,
                 )
             finally:
                 await endpoint.aclose()
@@ -67,18 +69,33 @@ def _prompt(system_prompt: str | None) -> Prompt:
 
 async def _endpoint(
     settings: PolicySettings, folder: Path, report: Report, stack: AsyncExitStack
-) -> tuple[PolicyEndpoint, Any]:
+) -> tuple[PolicyEndpoint, ChatFormat | None]:
     if settings.is_endpoint:
         return PolicyEndpoint(settings.policy or "", settings.model, request=settings.request), None
     environ, log = machine_environment(), folder / "vllm.log"
     report(f"Preparing {settings.policy}.")
     checkpoint = await merged_checkpoint(settings.checkpoint(), environ)
+    chat = await asyncio.to_thread(_chat_format, checkpoint)
     report(f"Starting vLLM for {checkpoint}; its log is {log}.")
     served = await stack.enter_async_context(served_checkpoint(checkpoint, log, environ, settings.serve_arguments))
-    return PolicyEndpoint(served.base_url, MODEL_NAME, served.api_key), _tokenizer(checkpoint)
+    return PolicyEndpoint(served.base_url, MODEL_NAME, served.api_key), chat
 
 
-def _tokenizer(checkpoint: str) -> Any:
+def _chat_format(checkpoint: str) -> ChatFormat:
+    """How a checkpoint's tokens are laid out, with the chat template that training gives a model that lacks one.
+
+    Raises:
+        EvaluationError: the model cannot be a policy.
+    """
     from transformers import AutoTokenizer  # slow to import, and only needed here
 
-    return AutoTokenizer.from_pretrained(checkpoint)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+    except Exception as error:  # a tokenizer's files fail in every way
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+        raise EvaluationError(f"The tokenizer of {checkpoint} cannot be loaded ({reason}).") from None
+    try:
+        template = usable_template(tokenizer)
+        return read_chat_format(tokenizer, {"chat_template": template} if template else {})
+    except ChatFormatError as error:
+        raise EvaluationError(f"The model {checkpoint} cannot be a policy: {error}.") from None

@@ -5,7 +5,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from workflow_r1.evaluation.endpoint import Message, PolicyEndpoint
+from workflow_r1.evaluation.endpoint import Message, PolicyEndpoint, system_into_question
 from workflow_r1.evaluation.errors import ContextLengthError, EvaluationError, PolicyEndpointError
 from workflow_r1.observation import estimated_tokens
 from workflow_r1.operators.completion import Completion
@@ -45,7 +45,7 @@ class EndpointSession:
 
     def __init__(self, endpoint: PolicyEndpoint, messages: list[Message], sampling: Sampling) -> None:
         self._endpoint = endpoint
-        self._messages = list(messages)
+        self._messages = list(messages) if endpoint.has_system_role else system_into_question(messages)
         self._sampling = sampling
         self._first_prompt = 0  # tokens of the prompt before the first turn
         self._context = 0  # tokens up to the end of the last turn

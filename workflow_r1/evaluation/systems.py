@@ -2,9 +2,11 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Protocol
 
+from workflow_r1.chat_format import ChatFormat
 from workflow_r1.evaluation.baselines import run_baseline
+from workflow_r1.evaluation.checkpoint_session import CheckpointSession
 from workflow_r1.evaluation.endpoint import Message, PolicyEndpoint
 from workflow_r1.evaluation.session import EndpointSession, Sampling
 from workflow_r1.operators import OperatorPool
@@ -63,7 +65,7 @@ class Policy:
 
     Attributes:
         prompt: what the policy is told before the question, as in training.
-        tokenizer: the policy's, where it is known.
+        chat: how the policy's tokens are laid out, where it is a checkpoint that this machine serves.
     """
 
     endpoint: PolicyEndpoint
@@ -71,15 +73,19 @@ class Policy:
     prompt: Prompt
     sampling: Sampling
     limits: RolloutLimits
-    tokenizer: Any = None
+    chat: ChatFormat | None = None
 
-    def session(self, question: str, seed: int) -> EndpointSession:
+    def session(self, question: str, seed: int) -> EndpointSession | CheckpointSession:
         """A new conversation about `question`."""
-        return EndpointSession(self.endpoint, self.prompt(question), replace(self.sampling, seed=seed))
+        messages, sampling = self.prompt(question), replace(self.sampling, seed=seed)
+        if self.chat is None:
+            return EndpointSession(self.endpoint, messages, sampling)
+        return CheckpointSession(self.endpoint, self.chat, messages, sampling)
 
     async def rollout(self, question: str, session: PolicySession) -> Trajectory:
         """Let the policy work on `question` in `session`."""
-        return await rollout(question, session, self.operators, self.limits, self.tokenizer)
+        tokenizer = None if self.chat is None else self.chat.tokenizer
+        return await rollout(question, session, self.operators, self.limits, tokenizer)
 
     async def attempt(self, question: str, seed: int) -> Attempt:
         session = self.session(question, seed)

@@ -1,18 +1,20 @@
 """Chat completions of one OpenAI-compatible address: what comes back is a completion, or a fault in one sentence."""
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import SecretStr
 
 from workflow_r1.http_client import http_client
 from workflow_r1.operators.complaint import read_complaint
-from workflow_r1.operators.completion import Completion, read_completion, read_models
+from workflow_r1.operators.completion import Completion, read_completion, read_models, read_token_ids
 from workflow_r1.operators.errors import OperatorEndpointError
 from workflow_r1.operators.faults import Wording, request_fault, status_fault
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
+
+Read = TypeVar("Read")
 
 
 class ChatApi:
@@ -57,13 +59,23 @@ class ChatApi:
         Raises:
             OperatorEndpointError: there is none.
         """
+        return await self._post("/chat/completions", body, read_completion, max_retries)
+
+    async def sample(self, body: Mapping[str, Any]) -> list[int]:
+        """The sampled tokens for a request of vLLM's text completions that asks for them.
+
+        Raises:
+            OperatorEndpointError: there are none.
+        """
+        return await self._post("/completions", body, read_token_ids, None)
+
+    async def _post(
+        self, path: str, body: Mapping[str, Any], read: Callable[[str], Read], max_retries: int | None
+    ) -> Read:
         retries = self._max_retries if max_retries is None else max_retries
         try:
             # `chat.completions.create` would first walk through the body by its type hints.
-            content = await self._openai().post(
-                "/chat/completions", body=dict(body), cast_to=str, options={"max_retries": retries}
-            )
-            return read_completion(content)
+            return read(await self._openai().post(path, body=dict(body), cast_to=str, options={"max_retries": retries}))
         except Exception as error:  # the transport lets some of aiohttp's own exceptions through
             fault = self._fault(error)
         # Raised outside the handler: the original exception holds the request and with it the key.

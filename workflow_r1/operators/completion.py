@@ -129,6 +129,19 @@ def read_completion(content: str) -> Completion:
     )
 
 
+def read_token_ids(content: str) -> list[int]:
+    """The sampled tokens in the body of a response of vLLM, which was asked to return them.
+
+    Raises:
+        MalformedReplyError, ErrorReplyError: as `read_completion`.
+    """
+    reply = _parsed(content)
+    match reply.get("choices"):
+        case [{"token_ids": [*ids]}, *_] if all(isinstance(token, int) for token in ids):
+            return ids
+    raise ErrorReplyError(complaint_of(reply["error"])) if reply.get("error") else MalformedReplyError
+
+
 def read_models(content: str) -> dict[str, int | None]:
     """The models that a server lists, and the length of each one's context, where it says so (vLLM, SGLang).
 

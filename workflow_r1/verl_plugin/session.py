@@ -31,6 +31,9 @@ class VerlSession(TokenSession):
     ):
         chat = _chat_format(loop.tokenizer, json.dumps(dict(loop.apply_chat_template_kwargs), sort_keys=True))
         super().__init__(chat, messages, loop.rollout_config.response_length)
+        # verl's tensors have no room for a longer prompt; its filter of the data has left none out of a template's own.
+        self.prompt_ids = loop._cap_text_prompt_length(self.prompt_ids)
+        self.token_ids = list(self.prompt_ids)
         self.tokenizer: Any = loop.tokenizer
         self._loop = loop
         self._sampling_params = sampling_params

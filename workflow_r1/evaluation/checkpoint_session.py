@@ -1,0 +1,48 @@
+"""A policy session on a checkpoint that this machine serves: in tokens, laid out as in training."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from workflow_r1.chat_format import ChatFormat
+from workflow_r1.evaluation.endpoint import Message, PolicyEndpoint
+from workflow_r1.evaluation.errors import PolicyEndpointError
+from workflow_r1.evaluation.session import Sampling
+from workflow_r1.token_session import Sample, TokenSession
+
+
+class CheckpointSession(TokenSession):
+    """One conversation with a served checkpoint.
+
+    Attributes:
+        prompt_tokens: over all requests, each with the whole conversation before it.
+        completion_tokens: likewise.
+
+    Raises:
+        PolicyEndpointError: the prompt leaves no room in the model's context.
+    """
+
+    def __init__(self, endpoint: PolicyEndpoint, chat: ChatFormat, messages: list[Message], sampling: Sampling) -> None:
+        super().__init__(chat, messages, sampling.max_response_tokens)
+        if endpoint.context_length is not None:
+            self._response_length = min(self._response_length, endpoint.context_length - len(self.prompt_ids))
+        if self._response_length < 1:
+            raise PolicyEndpointError(
+                f"The prompt has {len(self.prompt_ids)} tokens, and the model's context {endpoint.context_length}: "
+                "serve the model with a longer one, or shorten --prompt."
+            )
+        self._endpoint = endpoint
+        self._sampling = sampling
+        self._requests = 0
+        self.prompt_tokens = 0
+        self.completion_tokens = 0
+
+    async def _sample(self, max_tokens: int, stops: Mapping[str, Any]) -> Sample:
+        sampling = self._sampling
+        request = {"temperature": sampling.temperature, "top_p": sampling.top_p, "max_tokens": max_tokens, **stops}
+        if sampling.temperature > 0:
+            request["seed"] = (sampling.seed + self._requests) % 2**31
+        ids = await self._endpoint.sample(self.token_ids, **request)
+        self._requests += 1
+        self.prompt_tokens += len(self.token_ids)
+        self.completion_tokens += len(ids)
+        return Sample(ids)
