@@ -146,3 +146,17 @@ def test_every_client_then_asks_this_machine_directly(no_proxy: str) -> None:
             patterns = sorted((library._utils.URLPattern(key), proxy) for key, proxy in proxies.items())
             for host in OWN:
                 assert next(proxy for pattern, proxy in patterns if pattern.matches(library.URL(url_of(host)))) is None
+
+
+def test_a_socks_proxy_that_has_no_use_is_taken_out_and_no_other() -> None:
+    http = {"HTTP_PROXY": "http://p:1", "https_proxy": "http://p:1"}
+    for socks in ({"ALL_PROXY": "socks5://p:1"}, {"all_proxy": " SOCKS5H://p:1", "ALL_PROXY": "x"}):
+        environ = http | socks
+        exempt_this_machine(environ)
+        assert set(environ) == {*http, "no_proxy", "NO_PROXY"}
+        environ = {"HTTP_PROXY": "http://p:1"} | socks
+        exempt_this_machine(environ)
+        assert set(environ) == {"HTTP_PROXY", *socks, "no_proxy", "NO_PROXY"}
+    environ = {**http, "ALL_PROXY": "http://p:1"}
+    exempt_this_machine(environ)
+    assert "ALL_PROXY" in environ

@@ -56,10 +56,16 @@ def proxy_for(url: str, environ: Mapping[str, str] = os.environ) -> Proxy | None
 def exempt_this_machine(environ: MutableMapping[str, str]) -> None:
     """Complete `NO_PROXY` by the names and addresses of this machine, where there is a proxy at all.
 
-    Servers of verl, Ray and vLLM talk to each other by the address of their node. What `NO_PROXY` held stays.
+    Servers of verl, Ray and vLLM talk to each other by the address of their node. What `NO_PROXY` held stays. An
+    `ALL_PROXY` beside proxies for both http and https has no use, and goes where it is a SOCKS proxy: httpx fails on
+    it even so.
     """
-    if not any(_variable(name, environ) for name in ("http_proxy", "https_proxy", "all_proxy")):
+    http, https, every = (_variable(f"{scheme}_proxy", environ) for scheme in ("http", "https", "all"))
+    if not (http or https or every):
         return
+    if http and https and every and environ[every].strip().lower().startswith("socks"):
+        for name in [name for name in environ if name.lower() == "all_proxy"]:
+            del environ[name]
     entries = dict.fromkeys([*_exemptions(environ), *_own_hosts()])
     for name in [name for name in environ if name.lower() == "no_proxy"]:
         del environ[name]

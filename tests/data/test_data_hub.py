@@ -74,6 +74,7 @@ SCRIPT = """
     threading.Thread(target=server.serve_forever, daemon=True).start()
     os.environ["HF_ENDPOINT"] = f"http://127.0.0.1:{server.server_port}"
 
+    import huggingface_hub
     from workflow_r1.data.benchmarks import load_benchmark
     from workflow_r1.data.errors import DataError
 
@@ -89,6 +90,9 @@ SCRIPT = """
     server.server_close()
     time.sleep = lambda seconds: None  # huggingface_hub waits half a minute over its retries
     answers["offline"] = {source: outcome(source) for source in ["nq", "some/plain", "musique"]}
+    os.environ["ALL_PROXY"] = "socks5://user:secret@127.0.0.1:9"
+    huggingface_hub.close_session()
+    answers["socks"] = outcome("some/plain")
     print(json.dumps(answers))
 """
 
@@ -143,3 +147,8 @@ def test_no_network_gets_a_sentence_that_says_what_to_do(answers, source, datase
         f"The Hugging Face Hub cannot be reached for the dataset '{dataset}': check the network, HF_ENDPOINT and "
         "HF_HUB_OFFLINE, or give the path of a local copy."
     )
+
+
+def test_a_socks_proxy_gets_a_sentence_that_says_what_to_install(answers):
+    assert answers["socks"].startswith("The Hub dataset 'some/plain' could not be used: Using SOCKS proxy, but")
+    assert "install httpx[socks]" in answers["socks"]

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ from typing import Any
 
 import psutil
 import pytest
+from support.recording_proxy import RecordingProxy, recording_proxy
 
 from workflow_r1.launch.recipe import EMBEDDED
 from workflow_r1.launch.report import read_metrics
@@ -50,10 +52,14 @@ class Command:
         """What a person reads, as it comes; going on where the last look ended."""
         assert self._process.stdout is not None
         for line in self._process.stdout:
-            for process in tuple(self._family):
-                with suppress(psutil.NoSuchProcess):
-                    self._family.update(process.children(recursive=True))
+            self.look()
             yield line
+
+    def look(self) -> None:
+        """Look for processes that it has started."""
+        for process in tuple(self._family):
+            with suppress(psutil.NoSuchProcess):
+                self._family.update(process.children(recursive=True))
 
     def finish(self, code: int) -> str:
         """The rest of what a person reads; it ends with exit code `code`."""
@@ -61,8 +67,12 @@ class Command:
         assert self._process.wait() == code, output
         return output
 
-    def interrupt(self) -> None:
-        self._process.send_signal(signal.SIGINT)
+    def send(self, number: int) -> None:
+        self._process.send_signal(number)
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
 
     @property
     def processes(self) -> list[psutil.Process]:
@@ -88,12 +98,14 @@ class Run:
     """A training run in a folder of its own."""
 
     folder: Path
+    environ: dict[str, str] = field(default_factory=dict)
     commands: list[Command] = field(default_factory=list)
 
     def start(self, *overrides: str, recipe: str = EMBEDDED, **environ: str) -> Command:
         command = [sys.executable, "-m", "workflow_r1.cli", "train", "--recipe", recipe]
         settings = [f"trainer.default_local_dir={self.folder}", *overrides]
-        self.commands.append(Command([*command, *settings], cwd=ROOT, env={**os.environ, "COLUMNS": "160", **environ}))
+        environ = {**os.environ, "COLUMNS": "160", **self.environ, **environ}
+        self.commands.append(Command([*command, *settings], cwd=ROOT, env=environ))
         return self.commands[-1]
 
     @property
@@ -109,8 +121,8 @@ class Run:
         return list(read_jsonl(self.folder / "trajectories" / partition / f"{step}.jsonl"))
 
 
-def _run(folder: Path) -> Iterator[Run]:
-    run = Run(folder)
+def _run(folder: Path, **environ: str) -> Iterator[Run]:
+    run = Run(folder, environ)
     yield run
     for command in run.commands:
         command.kill()
@@ -122,20 +134,33 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
 
 
 @pytest.fixture(scope="session")
-def embedded_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
-    """`train.sh` without a GPU, in small: interrupted, then resumed to its end."""
-    yield from _run(tmp_path_factory.mktemp("embedded_run"))
+def proxy() -> Iterator[RecordingProxy]:
+    """What the proxy variables of `embedded_run` name. All its servers are on this machine, so nothing asks it."""
+    with recording_proxy() as proxy:
+        yield proxy
+
+
+@pytest.fixture(scope="session")
+def embedded_run(tmp_path_factory: pytest.TempPathFactory, proxy: RecordingProxy) -> Iterator[Run]:
+    """`train.sh` without a GPU, in small: interrupted, killed, then resumed to its end."""
+    names = {"HTTP_PROXY": proxy.url, "ALL_PROXY": "socks5://127.0.0.1:9", "NO_PROXY": "[::1"}
+    yield from _run(tmp_path_factory.mktemp("embedded_run"), **names)
 
 
 @pytest.fixture(scope="session")
 def interrupted(embedded_run: Run) -> str:
-    """What the terminal showed of it until Ctrl-C after its first step, and again while it was stopping."""
+    """What the terminal showed of it until Ctrl-C after its first step, and again while it was stopping.
+
+    Meanwhile the same command was given a second time; what that showed is part of it.
+    """
     command, shown = embedded_run.start(*SETTINGS), []
     for line in command.lines():
         shown.append(line)
+        if line.startswith("validation at step 0"):
+            shown.append(embedded_run.start(*SETTINGS).finish(code=1))
         if line.startswith(("step   1/", "Interrupted")):
             assert len(command.processes) > 8  # the launcher, the trainer, Ray's own, its workers, vLLM's
-            command.interrupt()
+            command.send(signal.SIGINT)
     return "".join(shown) + command.finish(code=130)
 
 
@@ -146,8 +171,19 @@ def saved(embedded_run: Run, interrupted: str) -> int:
 
 
 @pytest.fixture(scope="session")
-def resumed(embedded_run: Run, saved: int) -> str:
-    """What the same command showed when it was given again."""
+def killed(embedded_run: Run, saved: int) -> list[psutil.Process]:
+    """The processes of the same command, started again and killed while it was starting vLLM."""
+    command = embedded_run.start(*SETTINGS)
+    while len(command.processes) < 10:
+        time.sleep(0.2)
+        command.look()
+    command.send(signal.SIGKILL)
+    return command.processes
+
+
+@pytest.fixture(scope="session")
+def resumed(embedded_run: Run, killed: list[psutil.Process]) -> str:
+    """What the same command showed when it was given again at once."""
     return embedded_run.start(*SETTINGS).finish(code=0)
 
 

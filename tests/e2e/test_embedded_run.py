@@ -5,6 +5,7 @@ The evaluation goes from verl's checkpoint through its merger and vLLM to the ta
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -38,6 +39,22 @@ def test_every_step_is_a_line(interrupted):
 def test_ctrl_c_leaves_no_process(embedded_run, interrupted):
     assert "Interrupted: stopping." in interrupted
     assert embedded_run.processes == []
+
+
+def test_a_second_run_in_the_folder_hears_who_has_it(embedded_run, interrupted):
+    assert (
+        f"error: {embedded_run.folder} is taken by another run (process {embedded_run.commands[0].pid} on "
+        in interrupted
+    )
+
+
+def test_a_killed_launcher_leaves_no_process_and_no_second_trainer(embedded_run, killed, resumed):
+    assert [process for process in killed if process.is_running()] == []
+
+
+def test_no_server_of_this_machine_is_asked_through_a_proxy(resumed, comparison, proxy):
+    hosts = {re.sub(r"^\w+ (https?://)?|[:/].*", "", asked) for asked in proxy.asked}
+    assert hosts <= {"169.254.169.254", "metadata.google.internal"}  # Ray asks whether it runs in a cloud
 
 
 def test_the_same_command_resumes_from_the_last_checkpoint(embedded_run, saved, resumed):
@@ -136,7 +153,9 @@ def comparison(embedded_run: Run, resumed: str, operators: RunningServer) -> Any
     }
     command = [sys.executable, "-m", "workflow_r1.cli", "compare"]
     command += [str(folder / "runs.yaml"), "-o", str(folder / "comparison")]
-    done = subprocess.run(command, env={**os.environ, **environ}, capture_output=True, text=True, timeout=600)
+    done = subprocess.run(
+        command, env={**os.environ, **embedded_run.environ, **environ}, capture_output=True, text=True, timeout=600
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     assert all(name in done.stdout for name in settings["runs"])
     return json.loads((folder / "comparison" / "comparison.json").read_text())

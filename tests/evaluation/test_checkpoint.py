@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import sys
 from pathlib import Path
 
 import psutil
@@ -63,9 +64,10 @@ def test_a_name_that_is_no_path_is_a_model_id(tmp_path: Path, monkeypatch: pytes
 
 
 def python_that(does: str, folder: Path) -> str:
-    """A stand-in for the Python that would run verl's merger: `$target` is where it has to write."""
+    """A stand-in for the Python that would run the merger: `$target` is where it has to write. Supervisors run."""
     script = folder / "python"
-    script.write_text(f'#!/bin/sh\necho "$@" >> {folder}/calls\nfor target; do :; done\n{does}\n')
+    supervisor = f'[ "$2" != workflow_r1.supervision ] || exec {sys.executable} "$@"'
+    script.write_text(f'#!/bin/sh\n{supervisor}\necho "$@" >> {folder}/calls\nfor target; do :; done\n{does}\n')
     script.chmod(0o755)
     return str(script)
 

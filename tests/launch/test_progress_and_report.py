@@ -249,3 +249,4 @@ def test_the_last_exception_of_a_log_is_its_cause(tmp_path):
         file.write("workflow_r1.verl_plugin.trainer.RunStopped: The run has used up its budget.\n")
     assert last_error(log, start).endswith("RunStopped: The run has used up its budget.")
     assert "without saying why" in last_error(log, log.stat().st_size)
+    assert "was killed, as the system does when memory runs out" in last_error(log, log.stat().st_size, 137)

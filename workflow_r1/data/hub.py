@@ -59,6 +59,6 @@ def _one_sentence(dataset_id: str) -> Iterator[None]:
             f"There is no path {dataset_id!r} here, and no public dataset of that name on the Hugging Face Hub: check "
             "the spelling, or log in with 'hf auth login'."
         ) from None
-    except (EntryNotFoundError, ValueError, OSError) as error:
+    except (EntryNotFoundError, ValueError, OSError, ImportError) as error:  # the last: httpx, about a SOCKS proxy
         reason = textwrap.shorten(str(error), width=400, placeholder=" ...")
         raise DataError(f"The Hub dataset {dataset_id!r} could not be used: {reason}") from None

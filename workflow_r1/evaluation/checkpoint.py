@@ -9,6 +9,7 @@ from pathlib import Path
 
 from workflow_r1.checkpoints import last_step
 from workflow_r1.evaluation.errors import EvaluationError
+from workflow_r1.supervision import under_supervisor
 
 _SHARDED = "fsdp_config.json"
 _ADAPTED = "lora_train_meta.json"  # then verl's own export has a PEFT model's names, which no server reads
@@ -76,13 +77,16 @@ def _is_newer(file: Path, folder: Path) -> bool:
 
 async def _merge(shards: Path, target: Path, environ: Mapping[str, str]) -> None:
     command = [sys.executable, "-m", "workflow_r1.verl_plugin.merge", str(shards), str(target)]
-    merger = await asyncio.create_subprocess_exec(*command, env=dict(environ), stdout=PIPE, stderr=STDOUT)
+    merger = await asyncio.create_subprocess_exec(
+        *under_supervisor(command), env=dict(environ), stdin=PIPE, stdout=PIPE, stderr=STDOUT
+    )
+    assert merger.stdin is not None
+    assert merger.stdout is not None
     try:
-        output, _ = await merger.communicate()
+        output = await merger.stdout.read()
     finally:
-        if merger.returncode is None:
-            merger.kill()
-            await merger.wait()
+        merger.stdin.close()
+        await merger.wait()
     if merger.returncode:
         reason = (output.decode(errors="replace").strip() or "no output").splitlines()[-1]
         raise EvaluationError(f"{shards} could not be merged ({reason}): check its files and the free disk space.")

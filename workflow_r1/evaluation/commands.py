@@ -1,13 +1,13 @@
 """`workflow-r1 eval`, `workflow-r1 compare` and `workflow-r1 ask`."""
 
 import asyncio
-import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, TypeVar
 
 import typer
 
+from workflow_r1.endings import end_in_order
 from workflow_r1.evaluation.options import (
     MaxCallsOption,
     MaxParallelCallsOption,
@@ -212,8 +212,7 @@ def _guarded(run: "Callable[[], T]") -> T:
     from workflow_r1.operators import OperatorConfigError, OperatorEndpointError
     from workflow_r1.policy_prompt import PromptError
 
-    # As Ctrl-C does, so that a server that was started for the policy is stopped too.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    end_in_order()  # so that a server that was started for the policy is stopped too
     try:
         return run()
     except (EvaluationError, DataError, OperatorConfigError, OperatorEndpointError, PromptError) as error:

@@ -1,6 +1,5 @@
 """One result a line: appended as it comes, so that an evaluation that was killed goes on where it was."""
 
-import fcntl
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from workflow_r1.evaluation.errors import EvaluationError
+from workflow_r1.folder_lock import FolderInUseError, FolderLock
 from workflow_r1.trajectory import Trajectory
 
 Key = tuple[str, str, int]
@@ -62,22 +62,14 @@ class ResultStore:
         self.folder = folder
         self.records: dict[Key, Record] = {}
         folder.mkdir(parents=True, exist_ok=True)
+        self._lock = _lock(folder)
         self._file = (folder / "results.jsonl").open("a+b")
         try:
-            self._lock()
             self._identify(dict(identity))
             self._load()
         except BaseException:
             self.close()
             raise
-
-    def _lock(self) -> None:
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise EvaluationError(
-                f"Another evaluation is writing to {self.folder}: wait for it, or choose another --output."
-            ) from None
 
     def _identify(self, identity: dict[str, Any]) -> None:
         path = self.folder / "run.json"
@@ -123,3 +115,13 @@ class ResultStore:
     def close(self) -> None:
         """Give the folder free for another process."""
         self._file.close()
+        self._lock.close()
+
+
+def _lock(folder: Path) -> FolderLock:
+    try:
+        return FolderLock(folder)
+    except FolderInUseError as holder:
+        raise EvaluationError(
+            f"Another evaluation is writing to {folder} ({holder}): wait for it, or choose another --output."
+        ) from None

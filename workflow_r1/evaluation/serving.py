@@ -1,29 +1,29 @@
 """vLLM's server for a checkpoint on this machine, on a GPU or a CPU, for as long as an evaluation needs it."""
 
 import asyncio
-import ctypes
+import json
 import os
 import secrets
 import shlex
-import signal
 import socket
-import subprocess
 import sys
 import time
 import urllib.request
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from http.client import HTTPException
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from workflow_r1.cache_dir import cache_dir
 from workflow_r1.evaluation.errors import EvaluationError
+from workflow_r1.supervision import Supervised
 
 MODEL_NAME = "policy"
 _START_SECONDS = 1800.0  # a large model is first downloaded
-_GRACE_SECONDS = 20.0
-_LIBC, _PR_SET_PDEATHSIG = ctypes.CDLL(None), 1
+_NOTICED_WITHIN = 1.0  # seconds from the server's end until its supervisor has ended too, for the most part
+_DIRECTLY = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 # On a CPU as in training: full precision, and no compilation of the model. vLLM 0.27.1 rewinds the generator of a
 # request with a seed after each chunk of its prompt, which torch's CPU generators cannot: so prompts stay whole.
 _CPU_ARGUMENTS = ("--dtype", "float32", "--enforce-eager", "--no-enable-chunked-prefill")
@@ -75,37 +75,24 @@ async def served_checkpoint(
     command += ["--port", str(port), "--served-model-name", MODEL_NAME, "--generation-config", "vllm"]
     command += ["--disable-uvicorn-access-log"]
     command += [*(_CPU_ARGUMENTS if is_cpu() else ()), *arguments]
+    served = Served(f"http://127.0.0.1:{port}/v1", key)
     process = _start(command, {**environ, "VLLM_API_KEY": key}, log)
     try:
-        await _until_ready(process, port, log, command)
+        await _until_ready(process, served, log, command)
         try:
-            yield Served(f"http://127.0.0.1:{port}/v1", key)
+            yield served
         except EvaluationError as error:
-            if process.poll() is None:
+            if not await asyncio.to_thread(process.has_ended, _NOTICED_WITHIN):
                 raise
             raise EvaluationError(f"vLLM ended while it served the policy ({_last_error(log)}): see {log}.") from error
     finally:
-        _stop(process)
+        process.stop()
 
 
-def _start(command: Sequence[str], environ: Mapping[str, str], log: Path) -> subprocess.Popen[bytes]:
+def _start(command: Sequence[str], environ: Mapping[str, str], log: Path) -> Supervised:
     log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("wb") as output:
-        return subprocess.Popen(
-            command,
-            env=environ,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,  # Ctrl-C reaches the evaluation, which then stops the server in order
-            preexec_fn=_end_with_parent,
-        )
-
-
-def _end_with_parent() -> None:
-    """Have Linux end this process when its parent does, even by SIGKILL: a server left behind would hold its GPU."""
-    if sys.platform == "linux":
-        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    log.unlink(missing_ok=True)
+    return Supervised(command, environ, log)
 
 
 def _free_port() -> int:
@@ -113,25 +100,27 @@ def _free_port() -> int:
         return listener.getsockname()[1]
 
 
-async def _until_ready(process: subprocess.Popen[bytes], port: int, log: Path, command: Sequence[str]) -> None:
+async def _until_ready(process: Supervised, served: Served, log: Path, command: Sequence[str]) -> None:
     deadline = time.monotonic() + _START_SECONDS
     while time.monotonic() < deadline:
-        if process.poll() is not None:
+        if not process.running:
             raise EvaluationError(
                 f"vLLM could not serve the policy ({_last_error(log)}): see {log}. "
                 f"The command was {shlex.join(command)}."
             )
-        if await asyncio.to_thread(_is_healthy, port):
+        if await asyncio.to_thread(_is_ready, served):
             return
         await asyncio.sleep(0.5)
     raise EvaluationError(f"vLLM was not ready after {_START_SECONDS:.0f} s: see {log}.")
 
 
-def _is_healthy(port: int) -> bool:
+def _is_ready(served: Served) -> bool:
+    """Whether the policy can be asked: by its key and name, for the port may have been taken by another server."""
+    request = urllib.request.Request(f"{served.base_url}/models", headers={"Authorization": f"Bearer {served.api_key}"})
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5):
-            return True
-    except OSError:
+        with _DIRECTLY.open(request, timeout=5) as response:
+            return MODEL_NAME in [model["id"] for model in json.load(response)["data"]]
+    except (OSError, HTTPException, ValueError, KeyError, TypeError):
         return False
 
 
@@ -139,13 +128,3 @@ def _last_error(log: Path) -> str:
     lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
     errors = [line for line in lines if "Error" in line]
     return (errors or lines or ["no output"])[-1]
-
-
-def _stop(process: subprocess.Popen[bytes]) -> None:
-    """End the server in order, then whatever is left of the processes that it started."""
-    process.terminate()
-    with suppress(subprocess.TimeoutExpired):
-        process.wait(_GRACE_SECONDS)
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()

@@ -3,8 +3,8 @@
 import os
 import re
 import signal
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, closing
 from itertools import count
 from pathlib import Path
 
@@ -15,6 +15,8 @@ from rich.console import Console
 
 from workflow_r1.cache_dir import cache_dir
 from workflow_r1.checkpoints import last_step
+from workflow_r1.endings import end_in_order, uninterrupted
+from workflow_r1.folder_lock import FolderInUseError, FolderLock
 from workflow_r1.launch import preflight
 from workflow_r1.launch.embedded import embedded_policy, embedded_world, stand_ins
 from workflow_r1.launch.progress import follow
@@ -22,7 +24,7 @@ from workflow_r1.launch.recipe import EMBEDDED, REFERENCE, LaunchError, compose_
 from workflow_r1.launch.report import RunReport, print_report
 from workflow_r1.launch.resume import Start, find_start, set_aside, starts_anew
 from workflow_r1.launch.trackers import tracker_places, trackers_of
-from workflow_r1.launch.trainer import TrainerProcess
+from workflow_r1.launch.trainer import start_trainer
 from workflow_r1.operators.coordinator import LEDGER_FILE
 from workflow_r1.terminal import TextConsole
 from workflow_r1.verl_plugin.cpu.environment import cpu_environment
@@ -54,8 +56,9 @@ def train(overrides: Sequence[str], recipe: str | None = None) -> int:
     output_dir = Path(config.trainer.default_local_dir).resolve()
     output_dir.mkdir(parents=True, exist_ok=True)
 
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # the same orderly end as Ctrl-C
+    end_in_order()
     with ExitStack() as stack:
+        lock = stack.enter_context(closing(_lock(output_dir, console)))
         if has_world := "world" in config:
             console.print(
                 f"{'No GPU: the' if cpu else 'The'} embedded run. verl, Ray, FSDP, vLLM and HTTP are real; small "
@@ -82,7 +85,21 @@ def train(overrides: Sequence[str], recipe: str | None = None) -> int:
             console.print(warning, style="yellow")
         if needs_policy:
             overrides = [*overrides, f"actor_rollout_ref.model.path={embedded_policy(config)}"]
-        return _run(console, recipe, overrides, config, environ, output_dir, start)
+        return _run(console, recipe, overrides, config, environ, output_dir, start, lock)
+
+
+def _lock(output_dir: Path, console: Console) -> FolderLock:
+    try:
+        with console.status("waiting for an earlier run in this folder to end"):
+            lock = FolderLock(output_dir)
+    except FolderInUseError as holder:
+        raise LaunchError(
+            f"{output_dir} is taken by another run ({holder}): wait for it, stop it, or choose another "
+            "trainer.default_local_dir."
+        ) from None
+    if not lock.is_held:
+        console.print(f"The file system of {output_dir} takes no locks: see to it that no second run uses this folder.")
+    return lock
 
 
 def _take_key_out(overrides: Sequence[str]) -> list[str]:
@@ -123,6 +140,7 @@ def _run(
     environ: Mapping[str, str],
     output_dir: Path,
     start: Start,
+    lock: FolderLock,
 ) -> int:
     steps, val_only = total_steps(config), config.trainer.val_only
     log, trajectory_dir = output_dir / "train.log", config.trainer.v1.sampler.sampler_kwargs.trajectory_dir
@@ -145,16 +163,16 @@ def _run(
         console.print(f"trainer.save_freq={config.trainer.save_freq}: no checkpoint will be saved.")
     console.print(f"verl's log goes to {log}")
     log_start = log.stat().st_size if log.exists() else 0
-    trainer = TrainerProcess(recipe, overrides, environ, log)
+    trainer = start_trainer(recipe, overrides, environ, log, lock)
     try:
         follow(console, Path(environ["VERL_FILE_LOGGER_PATH"]), log, log_start, steps, lambda: trainer.running)
     except KeyboardInterrupt:
         console.print(f"Interrupted: stopping. {_resumes(config, output_dir)}")
         return 130
     finally:
-        with _uninterrupted(), console.status("stopping the trainer and its servers"):
+        with uninterrupted(), console.status("stopping the trainer and its servers"):
             trainer.stop()
-    error = last_error(log, log_start) if trainer.exit_code else None
+    error = last_error(log, log_start, trainer.exit_code) if trainer.exit_code else None
     if error and _STOPPED not in error:
         raise LaunchError(f"Training failed: {error} The whole log is in {log}.")
     print_report(console, report)
@@ -171,21 +189,14 @@ def _resumes(config: DictConfig, output_dir: Path) -> str:
     return f"{how} resumes from step {last_step(output_dir)}."
 
 
-@contextmanager
-def _uninterrupted() -> Iterator[None]:
-    """A second Ctrl-C while the first is being obeyed would leave processes behind."""
-    handlers = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-
-
-def last_error(log: Path, start: int = 0) -> str:
+def last_error(log: Path, start: int = 0, exit_code: int = 1) -> str:
     """The last line of a log that names an exception, which in a Ray traceback is the cause."""
     with log.open("rb") as file:
         file.seek(start)
         lines = file.read().decode(errors="replace").splitlines()
     errors = [line for line in lines if _CAUSE.match(line)]
-    return errors[-1].strip() if errors else "the trainer stopped without saying why."
+    if errors:
+        return errors[-1].strip()
+    if exit_code == 128 + signal.SIGKILL:
+        return "the trainer was killed, as the system does when memory runs out: see what 'dmesg' says."
+    return "the trainer stopped without saying why."

@@ -24,7 +24,7 @@ def check_model(path: str | None) -> None:
 
     try:
         AutoConfig.from_pretrained(path)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, ImportError) as error:  # the last: httpx, about a SOCKS proxy
         reason = str(error).strip().splitlines()[0]
         raise LaunchError(f"The model {path!r} could not be loaded from the Hugging Face Hub: {reason}") from None
 
