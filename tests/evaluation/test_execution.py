@@ -41,7 +41,7 @@ async def test_a_policy_is_evaluated_to_tables_and_a_chart(
     assert two_hop["operator_tokens"].mean > single["operator_tokens"].mean > 0
     assert two_hop["policy_tokens"].mean > single["policy_tokens"].mean > 0
     assert {path.name for path in (tmp_path / "run").iterdir()} == {
-        *("run.json", "results.jsonl", "summary.json", "summary.md", "summary.png")
+        *("run.json", "run.lock", "results.jsonl", "summary.json", "summary.md", "summary.png")
     }
     assert Summary.model_validate_json((tmp_path / "run/summary.json").read_text()) == summary
     assert "| world_two_hop | 12 |" in (tmp_path / "run/summary.md").read_text()
