@@ -97,6 +97,21 @@ async def test_the_turn_limit_ends_the_trajectory():
     assert len(trajectory.turns) == 2
 
 
+@pytest.mark.parametrize("last", [call("two"), call("two") + "<tool>Echo: three</tool>", call("two", "Down")])
+async def test_the_calls_of_the_last_turn_are_not_made_because_nobody_reads_them(last: str):
+    session, pool = ScriptedSession([call("one"), last]), EchoPool()
+    trajectory = await run(session, pool, max_turns=2, max_parallel_calls=2)
+    assert trajectory.ended_by is EndedBy.TURN_LIMIT
+    assert [made.input for made in trajectory.calls] == ["one"]
+    assert session.observations == ["<info>one</info>"]
+
+
+@pytest.mark.parametrize("text", ["no tags", ANSWER])
+async def test_the_last_turn_may_be_malformed_or_an_answer(text: str):
+    trajectory = await run(ScriptedSession([text]), max_turns=1)
+    assert trajectory.ended_by is (EndedBy.ANSWERED if text == ANSWER else EndedBy.TURN_LIMIT)
+
+
 async def test_the_policy_may_still_answer_after_its_last_call():
     trajectory = await run(ScriptedSession([call("one"), ANSWER]), max_calls=1)
     assert trajectory.ended_by is EndedBy.ANSWERED

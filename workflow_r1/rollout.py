@@ -104,12 +104,13 @@ async def rollout(
             generate_seconds=generated.seconds,
         )
         turns.append(turn)
+        is_last = len(turns) == limits.max_turns
 
         if turn.answer is not None:
             ended_by = EndedBy.ANSWERED
         elif turn.error is not None:
             ended_by, observation = await _warn(turns, generated, operators, limits)
-        elif calls_left < len(parsed.calls):
+        elif calls_left < len(parsed.calls) or is_last:  # nobody would read what they return
             ended_by = EndedBy.TURN_LIMIT
         else:
             started = time.perf_counter()
@@ -121,7 +122,7 @@ async def rollout(
             if any(call.failed for call in turn.calls) and not limits.keep_failed:
                 ended_by = EndedBy.OPERATOR_FAILURE
 
-        if ended_by is None and len(turns) == limits.max_turns:
+        if ended_by is None and is_last:
             ended_by = EndedBy.TURN_LIMIT
         if ended_by is None and not await session.observe(observation):
             ended_by = EndedBy.LENGTH_LIMIT

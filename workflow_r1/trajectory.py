@@ -54,7 +54,7 @@ class CallRecord(_Record):
 class Turn(_Record):
     """One Think-Action cycle: at most one of `calls`, `answer` and `error` is set.
 
-    None is when the turn asked for calls beyond the question's budget; they were not made.
+    None is when it was the last turn, or asked for calls beyond the question's budget: they were not made.
 
     Attributes:
         text: what the policy generated, verbatim.

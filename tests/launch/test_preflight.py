@@ -204,7 +204,7 @@ def test_a_hub_model_that_cannot_be_reached(monkeypatch, tmp_path):
 
 
 def operators(**settings):
-    return OmegaConf.create({"workflow_r1": {"operators": {"call_timeout": 2.0, "max_retries": 1, **settings}}})
+    return OmegaConf.create({"workflow_r1": {"operators": {"call_timeout": 10.0, "max_retries": 1, **settings}}})
 
 
 @pytest.fixture
@@ -313,3 +313,23 @@ def test_no_compiler_matters_on_a_cpu_only(monkeypatch):
     with pytest.raises(LaunchError) as error:
         preflight.check_machine(cpu=True)
     assert "install g++" in one_sentence(error)
+
+
+@pytest.mark.parametrize("bound", ["max_calls", "max_tokens", "max_cost"])
+def test_a_budget_that_nothing_counts_towards_is_refused(endpoint, bound):
+    config = operators(prompt_price=1.0)
+    config.workflow_r1.budget = {bound: 5}
+    with pytest.raises(LaunchError) as error:
+        preflight.check_operators(config)
+    assert f"workflow_r1.budget.{bound} is set, and without a workflow_r1.run_dir" in one_sentence(error)
+
+
+def test_a_budget_in_dollars_needs_a_price(endpoint, tmp_path):
+    config = operators()
+    config.workflow_r1.update({"budget": {"max_cost": 5}, "run_dir": str(tmp_path)})
+    with pytest.raises(LaunchError) as error:
+        preflight.check_operators(config)
+    assert "set workflow_r1.operators.prompt_price" in one_sentence(error)
+    for price in ("prompt_price", "completion_price"):
+        config.workflow_r1.operators = {**operators().workflow_r1.operators, price: 0.1}
+        preflight.check_operators(config)

@@ -77,6 +77,20 @@ def test_the_first_validation_is_no_step():
     assert validation_scores({"val-core/a/reward/mean@1": 1.0}) == {}
 
 
+def test_lost_rollouts_are_shown_where_there_are_any():
+    step, validation = describe(
+        7, 60, {**STEP, "workflow/rollouts_lost": 3.0, "workflow/validation_rollouts_lost": 1.0}
+    )
+    assert "clipped 3.1%  rollouts lost 3  kl" in step
+    assert validation.endswith("two_hop 0.25  (1 rollouts lost to exceptions, counted as wrong)")
+    assert "lost" not in "".join(describe(7, 60, {**STEP, "workflow/rollouts_lost": 0.0}))
+
+
+def test_a_validation_that_lost_everything_has_no_score():
+    [line] = describe(0, 60, {"workflow/validation_rollouts_lost": 32.0})
+    assert line == "validation at step 0: EM not measured  (32 rollouts lost to exceptions)"
+
+
 def test_a_data_source_may_hold_slashes_and_markup():
     data = {
         "val-core/org/nq [v2]/acc/mean@1": 0.5,
@@ -246,7 +260,7 @@ def test_the_last_exception_of_a_log_is_its_cause(tmp_path):
         file.write("ValueError: the cause\nnoise\n")
     assert last_error(log, start) == "ValueError: the cause"
     with log.open("a") as file:
-        file.write("workflow_r1.verl_plugin.trainer.RunStopped: The run has used up its budget.\n")
+        file.write("workflow_r1.verl_plugin.stops.RunStopped: The run has used up its budget.\n")
     assert last_error(log, start).endswith("RunStopped: The run has used up its budget.")
     assert "without saying why" in last_error(log, log.stat().st_size)
     assert "was killed, as the system does when memory runs out" in last_error(log, log.stat().st_size, 137)

@@ -13,23 +13,30 @@ from workflow_r1.world.world import World
 
 
 class RecordedServer:
-    """Gives recorded turns, as token ids, in place of samples."""
+    """Gives recorded samples, as token ids."""
 
-    def __init__(self, turns: list[list[int]]):
-        self.turns = iter(turns)
+    def __init__(self, samples: list[list[int]]):
+        self.samples = iter(samples)
 
     async def generate(self, **_: object) -> TokenOutput:
-        return TokenOutput(token_ids=next(self.turns))
+        return TokenOutput(token_ids=next(self.samples))
 
 
-async def replay(tokenizer: PreTrainedTokenizerBase, demonstration: Demonstration) -> tuple[list[int], list[int]]:
+async def replay(
+    tokenizer: PreTrainedTokenizerBase, demonstration: Demonstration, max_calls: int
+) -> tuple[list[int], list[int]]:
     """Tokens and mask of the rollout in which the policy samples the demonstration's turns."""
-    ends = [[] if turn.endswith(STOP_STRINGS) else [tokenizer.eos_token_id] for turn in demonstration.turns]
-    turns = [tokenizer.encode(turn) + end for turn, end in zip(demonstration.turns, ends, strict=True)]
-    loop = BareAgentLoop(tokenizer, RecordedServer(turns), response_length=4096)
+    samples = []
+    for turn in demonstration.turns:
+        samples.append(tokenizer.encode(turn))
+        if not turn.endswith(STOP_STRINGS):
+            samples[-1].append(tokenizer.eos_token_id)
+        elif turn.endswith("</tool>") and max_calls > 1:
+            samples.append([tokenizer.eos_token_id])
+    loop = BareAgentLoop(tokenizer, RecordedServer(samples), response_length=4096)
     session = VerlSession(loop, [{"role": "user", "content": demonstration.question}], {}, 0)
     for number, turn in enumerate(demonstration.turns):
-        assert (await session.take_turn(max_calls=1)).text == turn
+        assert (await session.take_turn(max_calls)).text == turn
         if number < len(demonstration.observations):
             assert await session.observe(demonstration.observations[number])
     return session.token_ids, [0] * len(session.prompt_ids) + session.response_mask
@@ -41,7 +48,12 @@ async def test_demonstrations_are_laid_out_as_verls_rollouts_are(
     shapes = {(one.behaviour, len(one.turns), one.turns[0][:8]): one for one in demonstrations if not one.practice}
     assert len(shapes) >= 12
     for demonstration in shapes.values():
-        assert await replay(tokenizer, demonstration) == tokenise(demonstration, tokenizer)
+        ids, mask = tokenise(demonstration, tokenizer)
+        assert (ids, mask) == await replay(tokenizer, demonstration, max_calls=3)
+        one_call = await replay(tokenizer, demonstration, max_calls=1)
+        closed = [ids[place] for place, learnt in enumerate(mask) if learnt and not one_call[1][place]]
+        assert one_call[0] == ids
+        assert closed == [tokenizer.eos_token_id] * sum("</tool>" in turn for turn in demonstration.turns)
 
 
 async def test_a_system_message_of_the_chat_templates_own_stands_only_at_the_start(
@@ -51,7 +63,7 @@ async def test_a_system_message_of_the_chat_templates_own_stands_only_at_the_sta
     monkeypatch.setattr(tokenizer, "chat_template", default + tokenizer.chat_template)
     demonstration = next(one for one in demonstrations if one.observations and not one.practice)
     ids, mask = tokenise(demonstration, tokenizer)
-    assert (ids, mask) == await replay(tokenizer, demonstration)
+    assert (ids, mask) == await replay(tokenizer, demonstration, max_calls=3)
     assert tokenizer.decode(ids).count("be brief") == 1
 
 

@@ -100,13 +100,17 @@ def describe(step: int, total_steps: int | None, data: Mapping[str, float]) -> I
             ("malformed", data.get("workflow/malformed"), "{:.0%}"),
             ("clipped", data.get("actor/pg_clipfrac"), "{:.1%}"),
             ("not served", data.get("workflow/ended_by/operator_failure") or None, "{:.0%}"),
+            ("rollouts lost", data.get("workflow/rollouts_lost") or None, "{:.0f}"),
             ("kl", data.get("actor/ppo_kl"), "{:+.4f}"),
             ("", data.get("timing_s/step"), "{:.1f} s"),
         ]
         shown = "  ".join(f"{name} {form.format(value)}".strip() for name, value, form in parts if value is not None)
         yield f"step {step:>3}{f'/{total_steps}' if total_steps else ''}  {shown}"
-    if scores := validation_scores(data):
-        shown = "  ".join(f"{source} {score:.2f}" for source, score in sorted(scores.items()))
+    lost_rollouts = data.get("workflow/validation_rollouts_lost", 0.0)
+    if (scores := validation_scores(data)) or lost_rollouts:
+        shown = "  ".join(f"{source} {score:.2f}" for source, score in sorted(scores.items())) or "not measured"
+        if lost_rollouts:
+            shown += f"  ({lost_rollouts:.0f} rollouts lost to exceptions{', counted as wrong' if scores else ''})"
         if lost := [data[key] for key in data if key.startswith("val-aux/") and "/operator_failure/mean@" in key]:
             shown += f"  (up to {max(lost):.0%} not served, counted as wrong)" if max(lost) else ""
         yield f"validation at step {step}: EM {shown}"

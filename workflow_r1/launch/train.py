@@ -29,7 +29,7 @@ from workflow_r1.operators.coordinator import LEDGER_FILE
 from workflow_r1.terminal import TextConsole
 from workflow_r1.verl_plugin.cpu.environment import cpu_environment
 
-_STOPPED = "RunStopped: "  # the last line of a traceback of `verl_plugin.trainer.RunStopped`
+_STOPPED = "RunStopped: "  # the last line of a traceback of `verl_plugin.stops.RunStopped`
 _CAUSE = re.compile(r"^(\S*\.)?\w*(Error|Exception|RunStopped)(\(.*\))?: ")
 _KEY_OVERRIDE = re.compile(r"\+{0,2}workflow_r1\.operators\.api_key=(?P<key>.*)", re.DOTALL)
 
@@ -123,6 +123,7 @@ def _check(config: DictConfig, environ: Mapping[str, str], needs_policy: bool, s
     preflight.check_keys(config)
     preflight.check_loss(config)
     preflight.check_unread(config)
+    preflight.check_rollouts(config)
     preflight.check_data(config)
     preflight.check_training(config)
     preflight.check_resume(config, start.checkpoint)
@@ -177,8 +178,9 @@ def _run(
         raise LaunchError(f"Training failed: {error} The whole log is in {log}.")
     print_report(console, report)
     if error:
+        saved = last_step(output_dir)
         raise LaunchError(
-            f"Stopped, with step {last_step(output_dir)} saved: {error.partition(_STOPPED)[2]} "
+            f"Stopped{f', with step {saved} saved' if saved else ''}: {error.partition(_STOPPED)[2]} "
             f"{_resumes(config, output_dir)}"
         )
     return 0
@@ -186,7 +188,8 @@ def _run(
 
 def _resumes(config: DictConfig, output_dir: Path) -> str:
     how = "The same command" if config.trainer.resume_mode == "auto" else "With trainer.resume_mode=auto it"
-    return f"{how} resumes from step {last_step(output_dir)}."
+    step = last_step(output_dir)
+    return f"{how} resumes from step {step}." if step else "The same command starts again."
 
 
 def last_error(log: Path, start: int = 0, exit_code: int = 1) -> str:

@@ -9,7 +9,7 @@ from verl.experimental.agent_loop.agent_loop import AgentLoopBase, AgentLoopMetr
 
 from workflow_r1.config import WorkflowConfig
 from workflow_r1.operators import OperatorPool
-from workflow_r1.rollout import RolloutLimits, rollout
+from workflow_r1.rollout import rollout
 from workflow_r1.trajectory import EndedBy, Trajectory
 from workflow_r1.verl_plugin.session import VerlSession
 
@@ -31,16 +31,7 @@ class WorkflowAgentLoop(AgentLoopBase):
         # family's (DeepSeek-R1-Distill-Qwen). Sessions read the template itself, so any builder will do.
         super().__init__(*args, **kwargs)
         self.workflow_config = WorkflowConfig.parse(self.config)
-        multi_turn = self.rollout_config.multi_turn
-        self.limits = RolloutLimits(
-            max_turns=multi_turn.max_assistant_turns,
-            max_calls=self.workflow_config.max_calls,
-            max_parallel_calls=multi_turn.max_parallel_calls,
-            max_malformed_turns=self.workflow_config.max_malformed_turns,
-            max_observation_length=multi_turn.max_tool_response_length,
-            truncate_side=multi_turn.tool_response_truncate_side,
-            keep_failed=self.workflow_config.keep_failed,
-        )
+        self.limits = self.workflow_config.limits(self.rollout_config.multi_turn)
 
     async def run(self, sampling_params: dict[str, Any], priority: int = 0, **kwargs: Any) -> AgentLoopOutput:
         """Roll out one dataset row; verl passes its columns as keyword arguments."""

@@ -4,7 +4,8 @@ Selected with `trainer.v1.sampler.custom_sampler.{path,name}`, verl's own extens
 """
 
 import os
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from workflow_r1.data.verl_rows import row_golds
 from workflow_r1.metrics import workflow_metrics
 from workflow_r1.operators import RunCoordinator
 from workflow_r1.trajectory import Trajectory, write_jsonl
+from workflow_r1.verl_plugin.agent_loop_manager import LOST
+from workflow_r1.verl_plugin.stops import RolloutsLost
 
 
 class WorkflowReplayBuffer(ReplayBuffer):
@@ -40,18 +43,60 @@ class WorkflowReplayBuffer(ReplayBuffer):
         self._trajectory_dir = Path(folder) if folder else None
         self._files: set[Path] = set()
         section = WorkflowConfig.parse(sampler_kwargs)
+        self._max_lost_fraction = section.max_lost_fraction
+        self._lost: Counter[str] = Counter()
+        self._dead_worker: Callable[[], str | None] = lambda: None
         self._coordinator = None
         if section.run_dir is not None:
             limits = section.operator_settings(os.environ).limits
             self._coordinator = RunCoordinator(section.run_dir, limits, section.budget, host=_address())
 
+    def watch(self, dead_worker: Callable[[], str | None]) -> None:
+        """Ask `dead_worker` while waiting for rollouts; it says why a rollout worker ended, or None."""
+        self._dead_worker = dead_worker
+
     def sample(self, global_steps: int, partition_id: str, batch_size: int) -> tuple[Any, dict]:
+        """As verl's.
+
+        Raises:
+            RolloutsLost: more rollouts raised than `workflow_r1.max_lost_fraction` allows, or a worker is gone.
+        """
         batch, metrics = super().sample(global_steps=global_steps, partition_id=partition_id, batch_size=batch_size)
         trajectories = _read_trajectories(batch.keys, partition_id)
         if self._trajectory_dir is not None:
             self._write(self._trajectory_dir / partition_id / f"{global_steps}.jsonl", trajectories)
         spent = {} if self._coordinator is None else self._coordinator.ledger.take_step().metrics()
+        if partition_id == "train":
+            metrics["workflow/rollouts_lost"] = self.take_lost(partition_id)
         return batch, {**metrics, **workflow_metrics(trajectories), **spent}
+
+    def take_lost(self, partition_id: str) -> int:
+        """How many rollouts of a partition raised since the last time."""
+        return self._lost.pop(partition_id, 0)
+
+    def _select_prompt_uids(self, partition_id: str, sampleable_keys: set[str], batch_size: int) -> tuple:
+        """Between verl's choice of the groups and their removal from the queue: counts what they lost."""
+        uids, trajectories, steps = super()._select_prompt_uids(partition_id, sampleable_keys, batch_size)
+        tags = (tq.kv_list(partition_id) or {}).get(partition_id, {})
+        reasons: Counter[str] = Counter()
+        for uid in uids:
+            failed = tags[uid]["status"] == "failure"
+            reasons.update(tags[uid].get(LOST) or ({"an exception, see the log": 1} if failed else {}))
+        self._lost[partition_id] += reasons.total()
+        kept = len({key.rsplit("_", 1)[0] for key in trajectories if key.split("_")[0] in set(uids)})
+        if (lost := reasons.total()) > self._max_lost_fraction * (lost + kept):
+            reason, times = reasons.most_common(1)[0]
+            raise RolloutsLost(
+                f"{lost} of {lost + kept} {'validation ' if partition_id == 'val' else ''}rollouts of a batch ended in "
+                f"an exception, more than workflow_r1.max_lost_fraction={self._max_lost_fraction:g} allows: "
+                f"{'all' if times == lost else times} of them in {reason.rstrip('.')}. Its traceback is in the log."
+            )
+        return uids, trajectories, steps
+
+    def _wait_for_next_poll(self, partition_id: str, last_debug_time: float) -> float:
+        if reason := self._dead_worker():
+            raise RolloutsLost(f"A rollout worker's process ended, and its rollouts with it: {reason}")
+        return super()._wait_for_next_poll(partition_id, last_debug_time)
 
     def stop_reason(self) -> str | None:
         """One sentence that says why the run should stop at its next checkpoint, or None."""

@@ -112,8 +112,9 @@ def tokenise(demonstration: Demonstration, tokenizer: Any) -> tuple[list[int], l
     """Token ids and mask of a demonstration, laid out as rollouts lay them out.
 
     Returns:
-        Two lists of equal length; the mask is 1 where the policy chooses the token and is to learn it. A turn that a
-        stop string ended is closed for the policy; any other it has to close itself.
+        Two lists of equal length; the mask is 1 where the policy chooses the token and is to learn it. A turn that
+        `</answer>` ended is closed for the policy; any other it has to close itself, after a call where a turn may
+        hold several (`max_parallel_calls`).
     """
     ids = _encode(tokenizer, [{"role": "user", "content": demonstration.question}])
     mask = [0] * len(ids)
@@ -121,7 +122,7 @@ def tokenise(demonstration: Demonstration, tokenizer: Any) -> tuple[list[int], l
     for turn, observation in zip_longest(demonstration.turns, demonstration.observations):
         chosen = tokenizer.encode(turn, add_special_tokens=False)
         given = []
-        if not turn.endswith(STOP_STRINGS):
+        if not turn.endswith(STOP_STRINGS[1]):
             chosen.append(tokenizer.eos_token_id)
         elif observation is not None:
             given.append(tokenizer.eos_token_id)

@@ -8,6 +8,7 @@ from workflow_r1.launch.preflight.machine import check_machine, check_plugin
 from workflow_r1.launch.preflight.model import check_chat_template, check_model
 from workflow_r1.launch.preflight.operators import check_operators
 from workflow_r1.launch.preflight.resume import check_resume
+from workflow_r1.launch.preflight.rollouts import check_rollouts
 from workflow_r1.launch.preflight.settings import check_keys, check_loss, clip_range_warning
 from workflow_r1.launch.preflight.training import check_training
 from workflow_r1.launch.preflight.unread import check_unread
@@ -22,6 +23,7 @@ __all__ = [
     "check_operators",
     "check_plugin",
     "check_resume",
+    "check_rollouts",
     "check_training",
     "check_unread",
     "clip_range_warning",

@@ -1,0 +1,87 @@
+"""verl's agent-loop workers, which besides say what became of the rollouts that raised.
+
+verl logs the exception of a rollout, whatever it came from, and trains on what is left of its group. Here the group's
+tag in the transfer queue also counts them by what they raised, for `WorkflowReplayBuffer` to read.
+
+Selected with `actor_rollout_ref.rollout.agent.agent_loop_manager_class`.
+"""
+
+import asyncio
+from collections import Counter, defaultdict
+from typing import Any
+
+import ray
+import transfer_queue as tq
+from ray.exceptions import RayError, RayTaskError
+from verl.trainer.ppo.v1.agent_loop_tq import AgentLoopManagerTQ, AgentLoopWorkerTQ
+
+LOST = "lost"
+"""The tag of a prompt that counts its lost rollouts: `{why: how many}`."""
+
+_LONGEST_REASON = 400  # characters
+
+
+_VerlsWorker: Any = getattr(AgentLoopWorkerTQ, "__ray_actor_class__")  # noqa: B009  (hidden by Ray's decorator)
+
+
+class WorkflowAgentLoopWorker(_VerlsWorker):
+    """One of verl's workers. A prompt's rollouts all run in one worker, so its tag has one writer."""
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self._lost: dict[str, Counter[str]] = defaultdict(Counter)
+        self._writing = asyncio.Lock()  # the queue reads a tag, adds to it and writes it back
+
+    async def _run_agent_loop(self, sampling_params: dict, trajectory: dict, *, uid: str, **kwargs: Any) -> None:
+        try:
+            await super()._run_agent_loop(sampling_params, trajectory, uid=uid, **kwargs)
+        except Exception as error:
+            partition = "val" if trajectory["validate"] else "train"
+            async with self._writing:
+                self._lost[uid][describe(error)] += 1
+                await tq.async_kv_put(key=uid, partition_id=partition, tag={LOST: dict(self._lost[uid])})
+            raise
+
+    async def _run_prompt(self, prompt: dict, *args: Any, **kwargs: Any) -> None:
+        uid = prompt["uid"]
+        await super()._run_prompt(prompt, *args, **kwargs)
+        self._lost.pop(uid, None)
+
+    async def _agent_loop_postprocess(self, output: Any, validate: bool, **kwargs: Any) -> None:
+        if not output:  # verl lets such a rollout go with a warning in the log
+            raise ValueError("The agent loop returned no output.")
+        await super()._agent_loop_postprocess(output, validate, **kwargs)
+
+    async def live(self) -> None:
+        """Never returns: whoever waits for it learns of this process's end."""
+        await asyncio.Event().wait()
+
+
+class WorkflowAgentLoopManager(AgentLoopManagerTQ):
+    """verl's manager, of such workers."""
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self.agent_loop_workers_class = ray.remote(WorkflowAgentLoopWorker)
+        self._lives: list[ray.ObjectRef] = []
+
+    async def _init_agent_loop_workers(self) -> None:
+        await super()._init_agent_loop_workers()
+        workers: list[Any] = self.agent_loop_workers
+        self._lives = [worker.live.remote() for worker in workers]
+
+    def dead_worker(self) -> str | None:
+        """Why a worker's process ended, or None: what ran in it would be waited for without end."""
+        ended, _ = ray.wait(self._lives, timeout=0)
+        try:
+            ray.get(ended)
+        except RayError as error:
+            return describe(error)
+        return None
+
+
+def describe(error: Exception) -> str:
+    """An exception in one line: of one that came from another process through Ray, its cause there."""
+    cause = error.cause if isinstance(error, RayTaskError) else error
+    text = " ".join(f"{type(cause).__name__}: {cause}".split())
+    return "".join(letter for letter in text if letter.isprintable())[:_LONGEST_REASON]
