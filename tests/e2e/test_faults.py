@@ -99,7 +99,7 @@ def test_the_limits_held_at_the_endpoint(finished: str, server: RunningServer) -
 
 def test_an_endpoint_that_stays_down_ends_the_run_at_a_checkpoint(stopped: str, run: Run) -> None:
     assert f"Stopped, with step {STEPS + 1} saved" in stopped
-    assert "budget.max_failed_fraction" in stopped
+    assert "workflow_r1.budget.max_failed_fraction" in stopped
     assert (run.folder / f"global_step_{STEPS + 1}" / "actor").is_dir()
     assert run.processes == []
 

@@ -116,7 +116,7 @@ def test_they_are_rolled_out_and_scored_by_data_source(run: Run, stopped: str) -
 
 def test_a_spent_budget_ends_the_run_at_a_checkpoint(run: Run, stopped: str) -> None:
     assert "Stopped, with step 1 saved: The run has used up its budget" in stopped
-    assert "raise budget.max_calls (1) to go on." in stopped
+    assert "raise workflow_r1.budget.max_calls (1) to go on." in stopped
     assert (run.folder / "global_step_1" / "actor").is_dir()
     assert "step   2/2" not in stopped
     assert run.processes == []

@@ -123,6 +123,43 @@ def test_files_that_verl_cannot_join_are_named_with_their_columns(tmp_path):
     assert "reward_model differ" in one_sentence(error)
 
 
+OURS = "workflow_r1_agent_loop"
+
+
+def agents(path, *names_by_file):
+    """Files whose rows name these agent loops; None for a file without the column."""
+    files = [[ROW] if names is None else [ROW | {"agent_name": name} for name in names] for names in names_by_file]
+    return OmegaConf.merge(data_of(path, *files), {"reward": {"reward_manager": {"name": "workflow_r1"}}})
+
+
+@pytest.mark.parametrize("names", [[[OURS], [OURS, OURS]], [None, None]])
+def test_every_row_or_none_names_the_agent_loop(tmp_path, names):
+    preflight.check_data(agents(tmp_path / "a.parquet", *names))
+
+
+@pytest.mark.parametrize(
+    ("names", "lacking"),
+    [
+        ([[OURS, OURS], None], "1 of 1 rows of .*a-1.parquet"),
+        ([None, [OURS]], "1 of 1 rows of .*a.parquet"),
+        ([[OURS], [OURS, None, ""]], "2 of 3 rows of .*a-1.parquet"),
+        ([[OURS], [OURS], [None, None, OURS]], "2 of 3 rows of .*a-2.parquet"),
+    ],
+)
+def test_rows_that_verl_would_not_roll_out_are_counted(tmp_path, names, lacking):
+    with pytest.raises(LaunchError, match=f"data.train_files: {lacking} have no agent_name, where others") as error:
+        preflight.check_data(agents(tmp_path / "a.parquet", *names))
+    one_sentence(error)
+
+
+def test_another_agent_loop_needs_another_reward(tmp_path):
+    config = agents(tmp_path / "a.parquet", [OURS], ["tool_agent", OURS])
+    with pytest.raises(LaunchError, match=r"a-1.parquet has the agent_name tool_agent, whose rollouts the reward"):
+        preflight.check_data(config)
+    config.reward.reward_manager.name = "naive"
+    preflight.check_data(config)
+
+
 def test_missing_columns_are_named_with_those_found(tmp_path):
     with pytest.raises(LaunchError) as error:
         preflight.check_data(parquet(tmp_path / "a.parquet", reward_model=None))

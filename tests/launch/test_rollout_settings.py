@@ -42,6 +42,7 @@ REFUSED = [
     f"{ROLLOUT}.prompt_length=100",
     f"{ROLLOUT}.max_model_len=8192",
     f"{ROLLOUT}.agent.num_workers=0",
+    f"{ROLLOUT}.agent.default_agent_loop=tool_agent",
     f"{ROLLOUT}.agent.custom_async_server.path=server.py",
     f"{ROLLOUT}.trace.backend=weave",
     f"{MULTI_TURN}.max_user_turns=5",
@@ -67,7 +68,11 @@ ACCEPTED = [
     [f"{ROLLOUT}.calculate_log_probs=false"],
     [f"{ROLLOUT}.max_model_len=9472"],
     ["data.max_prompt_length=2048"],
-    [f"{ROLLOUT}.agent.default_agent_loop=tool_agent", f"{MULTI_TURN}.function_tool_path=tools.py"],
+    [
+        f"{ROLLOUT}.agent.default_agent_loop=tool_agent",
+        f"{MULTI_TURN}.function_tool_path=tools.py",
+        "reward.reward_manager.name=naive",
+    ],
     ["reward.reward_manager.name=naive", "reward.custom_reward_function.path=reward.py"],
     [f"{ROLLOUT}.agent.num_workers=1", "reward.num_workers=1"],
 ]

@@ -191,7 +191,8 @@ async def test_results_of_every_kind_reach_the_ledger(endpoint, make_pool, tmp_p
         assert metrics["operators/AnswerGenerate/cost"] == 10
         assert metrics["operators/WarningOp/rejected"] == 2
         assert coordinator.ledger.exceeded() == (
-            "The run has used up its budget (10.00 US dollars spent): raise budget.max_cost (10.0) to go on."
+            "The run has used up its budget (10.00 US dollars spent): "
+            "raise workflow_r1.budget.max_cost (10.0) to go on."
         )
 
 

@@ -91,7 +91,7 @@ async def test_a_refused_key_is_named_by_its_own_variable(other, environ):
 @pytest.mark.parametrize(
     ("endpoints", "complaint"),
     [
-        ({"strong": {"modle": "large"}}, r"^Operator setting 'endpoints\.strong\.modle' is wrong"),
+        ({"strong": {"modle": "large"}}, r"^Operator setting workflow_r1\.operators\.endpoints\.strong\.modle is"),
         ({"main": {}}, r"^An endpoint cannot be named 'main'"),
         ({"two words": {}}, r"^An endpoint cannot be named 'two words'"),
         (

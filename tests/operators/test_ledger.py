@@ -37,9 +37,9 @@ def test_a_resumed_run_goes_on_counting(make_ledger):
 @pytest.mark.parametrize(
     ("budget", "sentence"),
     [
-        ({"max_calls": 4}, "(4 operator calls spent): raise budget.max_calls (4) to go on."),
-        ({"max_tokens": 6000}, "(6,000 operator tokens spent): raise budget.max_tokens (6,000) to go on."),
-        ({"max_cost": 1.5}, "(2.00 US dollars spent): raise budget.max_cost (1.5) to go on."),
+        ({"max_calls": 4}, "(4 operator calls spent): raise workflow_r1.budget.max_calls (4) to go on."),
+        ({"max_tokens": 6000}, "(6,000 operator tokens spent): raise workflow_r1.budget.max_tokens (6,000) to go on."),
+        ({"max_cost": 1.5}, "(2.00 US dollars spent): raise workflow_r1.budget.max_cost (1.5) to go on."),
     ],
 )
 def test_a_budget_that_is_used_up_is_one_clear_sentence(make_ledger, budget, sentence):
@@ -63,7 +63,7 @@ def test_a_step_whose_calls_mostly_fail_stops_the_run_and_says_why(make_ledger):
     spend(ledger, 11, failed=True, error="The operator endpoint http://x answered 503.")
     ledger.take_step()
     assert ledger.exceeded() == (
-        "11 of 20 operator calls of the last step failed, more than the 50% of budget.max_failed_fraction: "
+        "11 of 20 operator calls of the last step failed, more than the 50% of workflow_r1.budget.max_failed_fraction: "
         "The operator endpoint http://x answered 503."
     )
 

@@ -47,9 +47,11 @@ def test_a_base_url_that_is_not_plain_http_is_refused_without_being_repeated(url
 
 
 def test_a_wrong_setting_is_named_without_its_value():
-    with pytest.raises(OperatorConfigError, match="'max_concurrency' is wrong: Input should be greater than or equal"):
+    with pytest.raises(
+        OperatorConfigError, match=r"operators\.max_concurrency is wrong: Input should be greater than or equal"
+    ):
         OperatorSettings.from_env(ENVIRON, max_concurrency=0)
-    with pytest.raises(OperatorConfigError, match="'api_key' is wrong") as caught:
+    with pytest.raises(OperatorConfigError, match=r"workflow_r1\.operators\.api_key is wrong") as caught:
         OperatorSettings.from_env(ENVIRON, api_key=12345)
     assert "12345" not in str(caught.value)
 

@@ -39,10 +39,11 @@ def token_lengths(examples: Sequence[Example], system_prompt: str, tokenizer: An
         for example in examples
     )
     answers = (gold for example in examples for gold in example.golds)
-    return {"prompt": _summary(_count(chats, tokenizer)), "answer": _summary(_count(answers, tokenizer))}
+    return {"prompt": _summary(count_tokens(chats, tokenizer)), "answer": _summary(count_tokens(answers, tokenizer))}
 
 
-def _count(texts: Iterator[str], tokenizer: Any) -> list[int]:
+def count_tokens(texts: Iterator[str], tokenizer: Any) -> list[int]:
+    """The tokens of each text, whose special tokens it already holds."""
     counts: list[int] = []
     while batch := list(islice(texts, 512)):
         counts.extend(len(ids) for ids in tokenizer(batch, add_special_tokens=False)["input_ids"])

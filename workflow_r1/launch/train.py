@@ -85,6 +85,11 @@ def train(overrides: Sequence[str], recipe: str | None = None) -> int:
             console.print(warning, style="yellow")
         if needs_policy:
             overrides = [*overrides, f"actor_rollout_ref.model.path={embedded_policy(config)}"]
+        config = compose_recipe(recipe, overrides)
+        with console.status("measuring the prompts"):
+            notes = preflight.check_lengths(config)
+        for note in notes:
+            console.print(note, style="yellow")
         return _run(console, recipe, overrides, config, environ, output_dir, start, lock)
 
 

@@ -34,7 +34,8 @@ class ReplyCache:
             self._cache = diskcache.Cache(str(directory), disk=_TextDisk, size_limit=size_limit, timeout=5)
         except _FAULTS as error:
             raise OperatorConfigError(
-                f"The operator cache {directory} cannot be opened ({error}): delete it or name another cache_dir."
+                f"The operator cache {directory} cannot be opened ({error}): delete it, or name another "
+                "workflow_r1.operators.cache_dir."
             ) from error
         self._writable = writable
 

@@ -73,7 +73,7 @@ class RunLedger:
             return None
         return (
             f"{step.failed} of {made} operator calls of the last step failed, more than the "
-            f"{most:.0%} of budget.max_failed_fraction: {self._last_error or 'see the log.'}"
+            f"{most:.0%} of workflow_r1.budget.max_failed_fraction: {self._last_error or 'see the log.'}"
         )
 
     def _uncounted(self, step: OperatorUsage) -> str | None:
@@ -97,7 +97,8 @@ class RunLedger:
             ("max_cost", budget.max_cost, total.cost, f"{total.cost:.2f} US dollars"),
         ):
             if most is not None and spent >= most:
-                return f"The run has used up its budget ({shown} spent): raise budget.{setting} ({most:,}) to go on."
+                name = f"workflow_r1.budget.{setting}"
+                return f"The run has used up its budget ({shown} spent): raise {name} ({most:,}) to go on."
         return None
 
     def save(self) -> None:

@@ -33,7 +33,9 @@ def select_operators(
         chosen.append(Search.name)
     known.setdefault(Search.name, Search)
     if not chosen:
-        raise OperatorConfigError(f"No operator is on offer: name at least one of {', '.join(known)}.")
+        raise OperatorConfigError(
+            f"No operator is on offer: name at least one in workflow_r1.operator_names, of {', '.join(known)}."
+        )
     if unknown := [name for name in chosen if name not in known]:
         raise OperatorConfigError(f"There is no operator named {unknown[0]!r}: choose from {', '.join(known)}.")
     return {name: known[name] for name in chosen}

@@ -97,7 +97,7 @@ class RunConnection:
             await asyncio.sleep(_LOOK_AGAIN)
         raise OperatorEndpointError(
             f"The run's operators are not coordinated in {self._folder}: start a RunCoordinator there, or leave "
-            "run_dir unset."
+            "workflow_r1.run_dir unset."
         )
 
     async def _listen(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

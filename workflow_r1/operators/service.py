@@ -109,7 +109,8 @@ class SearchSettings(ServiceSettings):
     def _is_one_back_end(self) -> "SearchSettings":
         if (self.url is None) == (self.index is None):
             raise OperatorConfigError(
-                "Search needs one back end: set SEARCH_URL and SEARCH_API_KEY, or name a local index as search.index."
+                "Search needs one back end: set SEARCH_URL and SEARCH_API_KEY, or name a local index as "
+                "workflow_r1.operators.search.index."
             )
         return self
 

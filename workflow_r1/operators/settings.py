@@ -88,9 +88,11 @@ class OperatorSettings(EndpointSettings):
         if name == SEARCH:
             raise OperatorConfigError(
                 f"The operator {operator} has no back end: set SEARCH_URL and SEARCH_API_KEY, or name a folder made "
-                "by 'workflow-r1 operators index' as search.index."
+                "by 'workflow-r1 operators index' as workflow_r1.operators.search.index."
             )
-        raise OperatorConfigError(f"The operator {operator} asks the endpoint {name!r}: add it under endpoints.")
+        raise OperatorConfigError(
+            f"The operator {operator} asks the endpoint {name!r}: add it under workflow_r1.operators.endpoints."
+        )
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None, **overrides: Any) -> "OperatorSettings":
@@ -130,7 +132,9 @@ class OperatorSettings(EndpointSettings):
         except ValidationError as error:
             first = error.errors(include_input=False, include_url=False, include_context=False)[0]
             field = ".".join(map(str, first["loc"]))
-            raise OperatorConfigError(f"Operator setting {field!r} is wrong: {first['msg']}.") from None
+            raise OperatorConfigError(
+                f"Operator setting workflow_r1.operators.{field} is wrong: {first['msg']}."
+            ) from None
 
 
 def _given(fields: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ Every check raises `LaunchError` with one sentence that says what to do.
 """
 
 from workflow_r1.launch.preflight.data import check_data
+from workflow_r1.launch.preflight.lengths import check_lengths
 from workflow_r1.launch.preflight.machine import check_machine, check_plugin
 from workflow_r1.launch.preflight.model import check_chat_template, check_model
 from workflow_r1.launch.preflight.operators import check_operators
@@ -17,6 +18,7 @@ __all__ = [
     "check_chat_template",
     "check_data",
     "check_keys",
+    "check_lengths",
     "check_loss",
     "check_machine",
     "check_model",

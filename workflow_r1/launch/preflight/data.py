@@ -7,6 +7,7 @@ from omegaconf import DictConfig
 from workflow_r1.data.errors import DataError, RowError
 from workflow_r1.data.training import check_joinable, iterate_rows, load_training_file
 from workflow_r1.data.verl_rows import check_row
+from workflow_r1.launch.preflight.rollouts import AGENT_LOOP, REWARD_MANAGER
 from workflow_r1.launch.recipe import LaunchError
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ def check_data(config: DictConfig) -> None:
             raise LaunchError(f"data.{setting}: {error} If it is not what you mean to train on, {_PREPARE}.") from None
         for file, rows in zip(here, loaded, strict=True):
             _check_rows(rows, f"data.{setting}: {file}", data)
+        _check_agent_names(setting, dict(zip(here, loaded, strict=True)), config)
 
 
 def _check_rows(loaded: "Dataset", where: str, data: DictConfig) -> None:
@@ -57,3 +59,22 @@ def _check_rows(loaded: "Dataset", where: str, data: DictConfig) -> None:
         )
     if not loaded.num_rows:
         raise LaunchError(f"{where} has no rows: {_PREPARE}.")
+
+
+def _check_agent_names(setting: str, loaded: "dict[str, Dataset]", config: DictConfig) -> None:
+    """Every row is rolled out: verl falls back on the default agent loop only where no row of any file names one."""
+    if not any("agent_name" in rows.column_names for rows in loaded.values()):
+        return
+    for file, rows in loaded.items():
+        names = rows["agent_name"] if "agent_name" in rows.column_names else [None] * len(rows)
+        if nameless := sum(not name for name in names):
+            raise LaunchError(
+                f"data.{setting}: {nameless:,} of {len(rows):,} rows of {file} have no agent_name, where others have "
+                "one, and verl would roll none of them out: give every row of every file one, or take the column out."
+            )
+        others = sorted(set(names) - {AGENT_LOOP})
+        if others and config.reward.reward_manager.name == REWARD_MANAGER:
+            raise LaunchError(
+                f"data.{setting}: {file} has the agent_name {', '.join(others)}, whose rollouts the reward manager "
+                f"{REWARD_MANAGER} cannot score: make it {AGENT_LOOP}, or take the column out."
+            )

@@ -1,6 +1,7 @@
 """The policy model: it is there, and its tokenizer and chat template can carry a trajectory."""
 
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -29,11 +30,11 @@ def check_model(path: str | None) -> None:
         raise LaunchError(f"The model {path!r} could not be loaded from the Hugging Face Hub: {reason}") from None
 
 
-def check_chat_template(config: DictConfig) -> str | None:
-    """The model's tokenizer and chat template can carry a trajectory of two turns, rendered here without the model.
+def policy_tokenizer(config: DictConfig) -> Any:
+    """The policy's tokenizer with the chat template that the run gives it.
 
-    Returns:
-        the chat template that the model needs in place of its own; None if its own will do.
+    Raises:
+        LaunchError: it cannot be loaded.
     """
     from transformers import AutoTokenizer
 
@@ -52,9 +53,19 @@ def check_chat_template(config: DictConfig) -> str | None:
         ) from None
     if model.custom_chat_template:
         tokenizer.chat_template = model.custom_chat_template
+    return tokenizer
+
+
+def check_chat_template(config: DictConfig) -> str | None:
+    """The model's tokenizer and chat template can carry a trajectory of two turns, rendered here without the model.
+
+    Returns:
+        the chat template that the model needs in place of its own; None if its own will do.
+    """
+    tokenizer = policy_tokenizer(config)
     arguments = OmegaConf.to_container(OmegaConf.create(config.data.apply_chat_template_kwargs or {}))
     assert isinstance(arguments, dict)
     try:
         return usable_template(tokenizer, {str(name): value for name, value in arguments.items()})
     except ChatFormatError as error:
-        raise LaunchError(f"The model {model.path!r} cannot be a policy: {error}.") from None
+        raise LaunchError(f"The model {config.actor_rollout_ref.model.path!r} cannot be a policy: {error}.") from None

@@ -146,6 +146,12 @@ RULES: tuple[tuple[str, Test, str], ...] = (
         lambda given, config: given or _corrects_nothing(config),
         "leaves algorithm.rollout_correction without the probabilities that it needs: set it to True",
     ),
+    (
+        f"{_ROLLOUT}.agent.default_agent_loop",
+        _unless(_our_reward, _is(AGENT_LOOP)),
+        f"records nothing that the reward manager workflow_r1 could score: leave it at {AGENT_LOOP}, or name another "
+        "reward.reward_manager.name",
+    ),
     (f"{_ROLLOUT}.agent.num_workers", _positive, "rolls nothing out: take 1 or more"),
     (f"{_ROLLOUT}.agent.custom_async_server.path", _is(None), "is not read by verl 0.9.1: leave it null"),
     (
