@@ -1,9 +1,11 @@
-"""How long preparing takes at the size of the default source: 169,615 training and 51,713 test questions.
+"""How long preparing takes at the size of the default source, 169,615 training and 51,713 test questions, and how long
+a run's check of 100,000 rows takes.
 
     python benchmarks/data_speed.py
 
 The questions are made up here, in the columns of the Hub dataset. Each figure is the median over fresh processes of
-the whole command, imports included; nothing is downloaded. The result is saved in results/data_speed.json.
+the whole command, imports included; nothing is downloaded, and nothing that verl's loader keeps is there yet. The
+result is saved in results/data_speed.json.
 """
 
 import json
@@ -15,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -50,13 +53,33 @@ def write_source(folder: Path) -> None:
         pq.write_table(pa.Table.from_pylist(rows), folder / f"{split}.parquet")
 
 
+CHECK = """
+import sys
+from omegaconf import OmegaConf
+from workflow_r1.launch.preflight import check_data
+check_data(OmegaConf.create({"data": {"train_files": sys.argv[1], "val_files": sys.argv[2]}}))
+"""
+
+
 def measure(source: Path, *options: str) -> dict[str, float]:
+    """Of preparing `source`."""
+    return _measure([str(SCRIPT), "--source", str(source), "--local-dir", f"{source}.out", *options])
+
+
+def measure_check(prepared: Path) -> dict[str, float]:
+    """Of what `train.sh` does with the rows of a prepared folder before a run."""
+    return _measure(["-c", CHECK, str(prepared / "train.parquet"), str(prepared / "test.parquet")])
+
+
+def _measure(arguments: Sequence[str]) -> dict[str, float]:
     """Medians of wall-clock and processor seconds; on a busy machine only the latter mean anything."""
-    command = [sys.executable, str(SCRIPT), "--source", str(source), "--local-dir", f"{source}.out", *options]
+    command = [sys.executable, *arguments]
     walls, processors = [], []
     for _ in range(RUNS):
         started, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
-        subprocess.run(command, check=True, capture_output=True)
+        with tempfile.TemporaryDirectory() as cache:
+            environ = {**os.environ, "HF_DATASETS_CACHE": cache}
+            subprocess.run(command, check=True, capture_output=True, env=environ)
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         walls.append(time.perf_counter() - started)
         processors.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
@@ -81,6 +104,8 @@ def main() -> None:
         few = pq.read_table(folder / "train.parquet").slice(0, 11_000)
         pq.write_table(few, folder.with_suffix(".parquet"))
         result["11,000 rows in all"] = measure(folder.with_suffix(".parquet"))
+        measure(folder, "--num-train", "90000", "--num-test", "10000")
+        result["check of 90,000 training and 10,000 test rows"] = measure_check(Path(f"{folder}.out"))
     print(json.dumps(result, indent=2))
     path = Path(__file__).parent / "results" / "data_speed.json"
     path.write_text(json.dumps(result, indent=2) + "\n")

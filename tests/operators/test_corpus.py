@@ -3,6 +3,8 @@
 import json
 import threading
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -106,7 +108,9 @@ def test_rows_of_every_kind_of_file_are_read(tmp_path):
     rows = [{"id": 1, "contents": '"Danube"\nFlows through Vienna.'}, {"id": 1, "text": 1984, "title": None}]
     (tmp_path / "bom.jsonl").write_text("\ufeff" + "\r\n".join(map(json.dumps, rows)), encoding="utf-8")
     (tmp_path / "list.json").write_text(json.dumps(rows, indent=1))
-    for name in ("bom.jsonl", "list.json"):
+    same = [{"text": "Flows through Vienna.", "title": "Danube", "vector": [0.5]}, {"text": "1984", "vector": None}]
+    pq.write_table(pa.Table.from_pylist(same), tmp_path / "a.parquet")
+    for name in ("bom.jsonl", "list.json", "a.parquet"):
         assert index_passages(tmp_path / name, tmp_path / "index") == (2, 0)
         corpus = Corpus(tmp_path / "index")
         assert corpus.search("vienna", 5) == [("Danube", "Flows through Vienna.")]

@@ -20,6 +20,7 @@ from workflow_r1.operators.request import ChatRequest, Tally
 from workflow_r1.operators.search_client import passage_list
 
 _MANIFEST = "manifest.json"
+_COLUMNS = ("title", "text", "contents")
 
 
 class _Manifest(BaseModel):
@@ -133,7 +134,8 @@ def index_passages(source: Path, folder: Path, progress: bool = False) -> Indexe
 
     try:
         passages = [
-            _passage(row, f"{source}, row {number:,} (the first is 0),") for number, row in enumerate(read_rows(source))
+            _passage(row, f"{source}, row {number:,} (the first is 0),")
+            for number, row in enumerate(read_rows(source, _COLUMNS))
         ]
     except DataError as error:
         raise OperatorConfigError(str(error)) from None
