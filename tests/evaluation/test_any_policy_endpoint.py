@@ -141,6 +141,12 @@ async def test_a_later_turn_that_is_cut_ends_by_length(policy: RunningServer) ->
     assert (first.complete, second.complete, second.text) == (True, False, "<think>I a")
 
 
+async def test_a_policy_that_writes_nothing_but_control_tokens_is_scored(policy: RunningServer) -> None:
+    lost = message("", "length", usage={"prompt_tokens": 9, "completion_tokens": 2_000})
+    (turn,) = await take_turns(policy, sent(lost))
+    assert (turn.text, turn.complete) == ("", False)
+
+
 async def test_bounds_hold_where_the_server_does_not_count_tokens(policy: RunningServer) -> None:
     turn = message(TURN, usage={"x": 1})
     first, second = await take_turns(policy, *[sent(turn)] * 2)

@@ -147,6 +147,19 @@ async def test_check_gives_a_thinking_model_the_room_that_operators_give_it(endp
     assert [body["max_tokens"] for body in endpoint.bodies] == [16, 1024]
 
 
+@pytest.mark.parametrize(
+    ("to", "said"),
+    [
+        ("/v1/chat/completions", "leads in circles: set OPERATOR_BASE_URL to the address that answers."),
+        ("/v1/models", "sent something that is not a reply."),  # a 302 makes of a POST a GET
+    ],
+)
+async def test_a_redirect_that_leads_to_no_reply_is_a_fault(endpoint, make_pool, to, said):
+    endpoint.behaviour = sends(sent("", 308 if "chat" in to else 302, Location=to))
+    result = await make_pool(max_retries=0).call("AnswerGenerate", "q")
+    assert result.error.endswith(f" {said}")
+
+
 TOO_LONG = [
     (400, "Input validation error: `inputs` must have less than 4096 tokens. Given: 9000"),  # TGI
     (422, "`inputs` tokens + `max_new_tokens` must be <= 4096. Given: 9000"),

@@ -34,6 +34,36 @@ def test_a_resumed_run_goes_on_counting(make_ledger):
     assert resumed.take_step().total.calls == 1
 
 
+@pytest.mark.parametrize("setting", ["max_tokens", "max_cost"])
+def test_a_budget_of_what_the_endpoint_does_not_count_stops_the_run_after_a_step(make_ledger, setting):
+    ledger = make_ledger(**{setting: 1_000_000})
+    spend(ledger, 5, prompt_tokens=None, completion_tokens=None, cost=None)
+    spend(ledger, 5, prompt_tokens=10, completion_tokens=5, cost=0.1)
+    ledger.take_step()
+    assert ledger.exceeded() is None  # half of the calls were counted
+    spend(ledger, 3, prompt_tokens=None, completion_tokens=None, cost=None)
+    ledger.take_step()
+    assert ledger.exceeded() == (
+        f"workflow_r1.budget.{setting} cannot be kept: the operators' endpoint did not count the tokens of 3 of the "
+        "last step's 3 calls. Set workflow_r1.budget.max_calls instead."
+    )
+
+
+def test_a_budget_of_calls_needs_no_tokens(make_ledger):
+    ledger = make_ledger(max_calls=10)
+    spend(ledger, 9, prompt_tokens=None, completion_tokens=None, cost=None)
+    ledger.take_step()
+    assert ledger.exceeded() is None
+
+
+def test_a_sum_that_lacks_calls_is_at_least_what_it_is(make_ledger):
+    ledger = make_ledger(max_tokens=30)
+    spend(ledger, 1, prompt_tokens=None, completion_tokens=None)
+    spend(ledger, 2, prompt_tokens=10, completion_tokens=5)
+    ledger.take_step()
+    assert "(at least 30 operator tokens spent)" in (ledger.exceeded() or "")
+
+
 @pytest.mark.parametrize(
     ("budget", "sentence"),
     [

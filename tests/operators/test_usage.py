@@ -1,10 +1,13 @@
+import io
+
 import faulty_endpoint as c
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from workflow_r1.operators import OperatorResult, UsageMeter
-from workflow_r1.operators.usage import Latencies
+from workflow_r1.operators.usage import Latencies, usage_table
+from workflow_r1.terminal import TextConsole
 
 
 async def test_a_pool_counts_per_operator_and_prices_the_tokens(endpoint, make_pool):
@@ -54,7 +57,8 @@ results = st.lists(
         failed=st.booleans(),
         seconds=st.floats(0, 1e4),
         requests=st.integers(0, 3),
-        prompt_tokens=st.integers(0, 1000),
+        prompt_tokens=st.none() | st.integers(0, 1000),
+        cost=st.none() | st.integers(0, 8),
     )
 )
 
@@ -73,3 +77,18 @@ def test_percentiles_are_right_to_the_width_of_a_bucket(seconds, percent):
         latencies.add(second)
     rank = -(-percent * len(seconds) // 100)
     assert latencies.percentile(percent) == pytest.approx(sorted(seconds)[rank - 1], rel=0.026)
+
+
+@pytest.mark.parametrize(("uncounted", "tokens", "cost"), [(0, "30", "0.0200"), (1, "≥ 30", "≥ 0.0200")])
+def test_the_table_tells_what_is_known_from_what_is_at_least_so(uncounted, tokens, cost):
+    counted = [OperatorResult("Review", "", prompt_tokens=10, completion_tokens=5, cost=0.01)] * 2
+    unknown = OperatorResult("Review", "", prompt_tokens=None, completion_tokens=None, cost=None)
+    assert last_row(UsageMeter.of([*counted, *[unknown] * uncounted])) == (tokens, cost)
+    assert last_row(UsageMeter.of([unknown])) == ("–", "–")
+
+
+def last_row(meter):
+    file = io.StringIO()
+    TextConsole(file=file, width=200).print(usage_table(meter))
+    *_, tokens, _seconds, cost = file.getvalue().splitlines()[-1].replace("≥ ", "≥").split()
+    return tokens.replace("≥", "≥ "), cost.replace("≥", "≥ ")

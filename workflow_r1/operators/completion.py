@@ -84,12 +84,12 @@ class Completion:
 
     @property
     def hides_thoughts(self) -> bool:
-        """Whether the server generated text that it did not send: a token has at least a byte."""
+        """Whether the server generated text that it did not send."""
+        if self.reasoning_tokens and not self.reasoning and "</think>" not in self.text:
+            return True
+        # A token has at least a byte, unless it is a control token: a model that is lost writes those without end.
         sent = len(self.text.encode()) + len(self.reasoning.encode())
-        counted = self.completion_tokens or 0
-        return (bool(self.reasoning_tokens) and not self.reasoning and "</think>" not in self.text) or (
-            counted > sent + _UNSEEN_TOKENS
-        )
+        return not self.is_cut and (self.completion_tokens or 0) > sent + _UNSEEN_TOKENS
 
 
 def read_completion(content: str) -> Completion:

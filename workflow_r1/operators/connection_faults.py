@@ -42,7 +42,8 @@ def connection_fault(error: Exception, url: str, url_setting: str) -> Connection
     Args:
         url_setting: the setting that `url` comes from.
     """
-    import aiohttp  # slow to import, and only needed here
+    import aiohttp  # both are slow to import, and only needed here
+    import httpx2
 
     causes = list(_chain(error))
 
@@ -67,6 +68,8 @@ def connection_fault(error: Exception, url: str, url_setting: str) -> Connection
         )
     if found(aiohttp.ClientConnectorDNSError):
         return ConnectionFault(f"cannot be reached, because its host name is not known: check {url_setting}")
+    if found(httpx2.TooManyRedirects):
+        return ConnectionFault(f"leads in circles: set {url_setting} to the address that answers", lasting=True)
     if found(zlib.error):
         return ConnectionFault("sent something that is not a reply")
     # The aiohttp transport reports every connection fault as a timeout, so the cause decides.

@@ -91,10 +91,11 @@ class RunLedger:
 
     def _overspent(self, total: OperatorUsage) -> str | None:
         budget, tokens = self._budget, total.prompt_tokens + total.completion_tokens
+        some = "at least " if total.uncounted else ""
         for setting, most, spent, shown in (
             ("max_calls", budget.max_calls, total.calls, f"{total.calls:,} operator calls"),
-            ("max_tokens", budget.max_tokens, tokens, f"{tokens:,} operator tokens"),
-            ("max_cost", budget.max_cost, total.cost, f"{total.cost:.2f} US dollars"),
+            ("max_tokens", budget.max_tokens, tokens, f"{some}{tokens:,} operator tokens"),
+            ("max_cost", budget.max_cost, total.cost, f"{some}{total.cost:.2f} US dollars"),
         ):
             if most is not None and spent >= most:
                 name = f"workflow_r1.budget.{setting}"
