@@ -1,23 +1,35 @@
 # Sourced by train.sh and tests/run.sh: leaves in $PYTHON an interpreter that has all that this project needs. Run by
 # itself, `bash requirements/bootstrap.sh`, it only installs.
 #
-# The active environment is used if it has every pin of the requirements file and this package; otherwise .venv, made
-# and filled on the first run. A second run installs nothing.
+# The active environment is used if it has every pin of the requirements file and this package; otherwise .venv, or
+# .venv-gpu where there is an NVIDIA GPU, made and filled on the first run. A second run installs nothing.
+
+export PYTHONUTF8=1 # whatever the locale
+TORCH_CPU_WHEELS=https://download.pytorch.org/whl/cpu
 
 fail() {
   echo "error: $1" >&2
   exit 1
 }
 
-if command -v nvidia-smi >/dev/null && nvidia-smi -L 2>/dev/null | grep -q GPU; then
-  HARDWARE=gpu
-else
-  HARDWARE=cpu
-fi
-REQUIREMENTS=requirements/$HARDWARE.txt
+check_system() { # before Python is looked for: no installed Python would help
+  case "$(uname -sr) $(uname -m)" in
+    Linux*-Microsoft\ *) fail "this is WSL 1, in which Ray does not run: change to WSL 2 with 'wsl --set-version' and run this again" ;;
+    Linux*\ x86_64 | Linux*\ aarch64) ;;
+    MINGW* | MSYS* | CYGWIN* | Windows*) fail "Workflow-R1 runs on Linux: on Windows install WSL 2 ('wsl --install') and run this in it" ;;
+    Darwin*) fail "Workflow-R1 runs on Linux: on macOS run this in a Linux container or virtual machine" ;;
+    *) fail "Workflow-R1 runs on Linux with an x86_64 or aarch64 processor, and this is $(uname -sm): take another machine" ;;
+  esac
+  getconf GNU_LIBC_VERSION >/dev/null 2>&1 ||
+    fail "this Linux has no glibc, which the wheels of torch and vLLM need: take a distribution such as Debian, Ubuntu or Fedora"
+  case $PWD in
+    *:*) fail "the path of this folder has a colon, which PATH and PYTHONPATH cannot hold: rename $PWD" ;;
+    *[\$\{\}]*) fail "the path of this folder has one of \$ { }, which setuptools takes for a variable: rename $PWD" ;;
+  esac
+}
 
 supported() { # is $1 a Python that verl 0.9.1 and every pinned release support?
-  "$1" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null
+  "$1" -c 'import sys; sys.exit(not ((3, 11) <= sys.version_info[:2] <= (3, 12) and sys.implementation.name == "cpython"))' 2>/dev/null
 }
 
 ready() { # does $1 have every requirement, in its version, and this package?
@@ -26,40 +38,64 @@ ready() { # does $1 have every requirement, in its version, and this package?
 
 find_python() {
   local candidate
-  for candidate in python3 python3.12 python3.11 python; do
+  for candidate in python3 python3.12 python3.11 python .venv/bin/python .venv-gpu/bin/python; do
     if command -v "$candidate" >/dev/null && supported "$candidate"; then
-      echo "$candidate"
+      command -v "$candidate"
       return
     fi
   done
-  fail "no Python 3.11 or 3.12 found (verl 0.9.1 takes 3.10 to 3.12, and releases pinned in $REQUIREMENTS need 3.11): install one, for example python3.12, and run this again"
+  fail "no Python 3.11 or 3.12 found (verl 0.9.1 takes 3.10 to 3.12, and releases pinned in requirements/ need 3.11): install one, for example python3.12, and run this again"
 }
 
-install() { # fill .venv
-  local python
-  python=$(find_python) || exit 1
+pip_install() {
+  "$VENV/bin/python" -m pip install --disable-pip-version-check "$@"
+}
+
+# Under the plain version most indexes serve the CUDA build, half a gigabyte that does not work without its libraries.
+# So the CPU build is asked for by its own version, of the indexes that pip is configured with and then of PyTorch's;
+# last the plain version, as a mirror may serve a CPU build, with a constraint that has pip refuse CUDA's by its metadata.
+install_cpu_torch() {
+  local torch
+  torch=$(grep -o '^torch==[0-9.]*' "$REQUIREMENTS")
+  pip_install --quiet --no-deps "$torch+cpu" 2>/dev/null ||
+    pip_install --no-deps --extra-index-url "$TORCH_CPU_WHEELS" "$torch+cpu" ||
+    echo 'cuda-toolkit<0' | pip_install --constraint /dev/stdin --constraint "$REQUIREMENTS" "$torch" ||
+    fail "pip finds no CPU build of $torch where it is configured to look, nor at $TORCH_CPU_WHEELS (its messages are above): give it access to that index, or a folder with the wheel of $torch+cpu in PIP_FIND_LINKS"
+}
+
+install() { # fill $VENV
   command -v c++ >/dev/null || command -v g++ >/dev/null ||
     fail "no C++ compiler found (vLLM compiles its CPU sampler with one, and flash-attn is built with one): install g++, for example with 'apt-get install g++', and run this again"
-  echo "Installing $REQUIREMENTS into .venv (once; a few minutes)"
-  supported .venv/bin/python && .venv/bin/python -m pip --version >/dev/null 2>&1 || "$python" -m venv --clear .venv ||
+  [ -w . ] || fail "no environment with everything is active, and one cannot be made here: $PWD is read-only"
+  echo "Installing $REQUIREMENTS into $VENV (once; a few minutes)"
+  [ -z "$NOTE" ] || echo "note: $NOTE" >&2
+  supported "$VENV/bin/python" && "$VENV/bin/python" -m pip --version >/dev/null 2>&1 || "$python" -m venv --clear "$VENV" ||
     fail "could not make a virtual environment: install Python's venv module (Debian: apt-get install python3-venv)"
   if [ "$HARDWARE" = cpu ]; then
-    .venv/bin/python -m pip install --disable-pip-version-check --no-deps -r "$REQUIREMENTS" || fail "pip could not install $REQUIREMENTS; its message is above"
+    install_cpu_torch
+    pip_install --no-deps -r "$REQUIREMENTS" || fail "pip could not install $REQUIREMENTS; its message is above"
   else
-    grep -v '^flash-attn' "$REQUIREMENTS" | .venv/bin/python -m pip install --disable-pip-version-check -r /dev/stdin ||
+    grep -v '^flash-attn' "$REQUIREMENTS" | pip_install -r /dev/stdin ||
       fail "pip could not install $REQUIREMENTS; its message is above"
-    grep '^flash-attn' "$REQUIREMENTS" | PATH=$PWD/.venv/bin:$PATH .venv/bin/python -m pip install --disable-pip-version-check --no-build-isolation -r /dev/stdin ||
+    grep '^flash-attn' "$REQUIREMENTS" | PATH=$PWD/$VENV/bin:$PATH pip_install --no-build-isolation -r /dev/stdin ||
       fail "pip could not build flash-attn, which takes the nvcc of CUDA 13; its message is above"
   fi
-  .venv/bin/python -m pip install --disable-pip-version-check --quiet --no-deps --editable . || fail "pip could not install this package; its message is above"
-  .venv/bin/python -c 'import torch' ||
-    fail "torch was installed but does not import: on a machine without a GPU pip must get a CPU build, see the head of requirements/cpu.txt"
+  pip_install --quiet --no-deps --editable . || fail "pip could not install this package; its message is above"
+  "$VENV/bin/python" -c 'import torch' && "$VENV/bin/python" requirements/check.py "$REQUIREMENTS" ||
+    fail "what pip installed does not work, as is said above: remove $VENV and see which index pip takes torch from"
 }
+
+check_system
+python=$(find_python) || exit 1
+read -r HARDWARE NOTE < <("$python" -I workflow_r1/launch/hardware.py)
+REQUIREMENTS=requirements/$HARDWARE.txt
+VENV=.venv
+[ "$HARDWARE" = cpu ] || VENV=.venv-gpu # the two sets hold different builds of the same packages
 
 if supported python3 && ready python3; then
   PYTHON=$(command -v python3)
 else
-  ready .venv/bin/python || install
-  PYTHON=$PWD/.venv/bin/python
-  export PATH=$PWD/.venv/bin:$PATH # ninja is there, for what vLLM compiles as it starts
+  ready "$VENV/bin/python" || install
+  PYTHON=$PWD/$VENV/bin/python
+  export PATH=$PWD/$VENV/bin:$PATH # ninja is there, for what vLLM compiles as it starts
 fi

@@ -1,8 +1,10 @@
-"""The installation, with stand-ins for Python, pip, the compiler and the GPU; and the files of requirements."""
+"""The installation: real pip and virtual environments with tiny wheels of indexes in folders; the pins."""
 
+import os
 import shutil
 import subprocess
 import sys
+import zipfile
 from importlib.metadata import PackageNotFoundError, metadata, requires, version
 from pathlib import Path
 
@@ -12,86 +14,103 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
-pytestmark = pytest.mark.slow  # each runs the shell script
-
 ROOT = Path(__file__).parents[1]
 CPU, GPU = "requirements/cpu.txt", "requirements/gpu.txt"
-
-# A Python whose pip only notes what it is asked, and leaves the metadata that requirements/check.py looks for.
-STAND_IN = """
-import re, runpy, shutil, sys
-from pathlib import Path
-
-environment = Path(__file__).parents[1]
-packages = environment / "packages"
-sys.path.insert(0, str(packages))
-command = sys.argv[1:]
+PYTORCHS_INDEX = "https://download.pytorch.org/whl/cpu"
 
 
-def record(name, version):
-    folder = packages / f"{name.replace('-', '_')}.dist-info"
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "METADATA").write_text(f"Name: {name}\\nVersion: {version}\\n")
-    (packages / f"{name}.py").touch()
-    return folder
+def wheel(folder: Path, name: str, version: str, needs: str | None = None, **modules: str) -> None:
+    """Write a wheel of a few modules into a folder, with the page that makes the folder an index."""
+    info = f"{name}-{version}.dist-info"
+    files = {path.replace("__", "/") + ".py": text for path, text in modules.items()}
+    files[f"{info}/METADATA"] = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
+    files[f"{info}/METADATA"] += f"Requires-Dist: {needs}\n" if needs else ""
+    files[f"{info}/WHEEL"] = "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+    files[f"{info}/RECORD"] = "".join(f"{path},,\n" for path in [*files, f"{info}/RECORD"])
+    (folder / name).mkdir(parents=True, exist_ok=True)
+    with zipfile.ZipFile(folder / name / f"{name}-{version}-py3-none-any.whl", "w") as archive:
+        for path, text in files.items():
+            archive.writestr(path, text)
+    links = "".join(f'<a href="{path.name}">{path.name}</a>' for path in (folder / name).glob("*.whl"))
+    (folder / name / "index.html").write_text(links)
 
 
-def pip(options):
-    if (environment / "without_pip").exists():
-        sys.exit("No module named pip")
-    if options == ["--version"]:
-        return
-    with open("pip.log", "a") as log:
-        print(*options, file=log)
-    faulty = Path("pip_fails_at")
-    for line in ["."] if "--editable" in options else Path(options[-1]).read_text().splitlines():
-        if faulty.exists() and line.startswith(faulty.read_text()):
-            sys.exit(f"pip cannot install {line}")
-        if line == ".":
-            (record("workflow_r1", 1) / "direct_url.json").write_text(Path.cwd().as_uri())
-        elif line and line[0] != "#":
-            record(*re.match(r"([\\w.-]+).*?==(\\S+)", line).groups())
+def cpu_torch(folder: Path, version: str = "2.13.0+cpu") -> None:
+    modules = {"torch____init____": "from torch import version", "torch__version": "cuda = None"}
+    wheel(folder, "torch", version, **modules)
 
 
-if command[0] == "-c":
-    sys.version_info = VERSION
-    exec(command[1])
-elif command[:3] == ["-m", "venv", "--clear"]:
-    shutil.rmtree(command[3], ignore_errors=True)
-    (Path(command[3]) / "bin").mkdir(parents=True)
-    shutil.copy(__file__, Path(command[3]) / "bin" / "python")
-elif command[:2] == ["-m", "pip"]:
-    pip(command[2:])
-else:
-    sys.argv = command
-    runpy.run_path(command[0], run_name="__main__")
-"""
+def cuda_torch(folder: Path, needs: str | None = "cuda-toolkit==13.0.3") -> None:
+    """As most indexes have it: it does not load without the libraries of packages that it needs."""
+    broken = "raise ImportError('libcudnn.so.9: cannot open shared object file: No such file or directory')"
+    wheel(folder, "torch", "2.13.0", needs, torch____init____=broken, torch__version="cuda = '13.0'")
 
 
 class Machine:
-    """A checkout with nothing but its requirements, and a PATH with nothing but what is put there."""
+    """A checkout with two small sets of requirements, and a PATH with nothing but what is put there.
+
+    Attributes:
+        own: the index that pip is configured with.
+        pytorchs: the index that stands for PyTorch's; it is not there until something is put into it.
+    """
 
     def __init__(self, root: Path):
-        self.checkout, self.bin = root / "checkout", root / "system" / "bin"
-        self.bin.mkdir(parents=True)
+        self.checkout, self.bin, self.own, self.pytorchs = (
+            root / name for name in ("checkout", "bin", "own", "theirs")
+        )
+        self.bin.mkdir()
         shutil.copytree(ROOT / "requirements", self.checkout / "requirements")
-        (self.bin / "grep").symlink_to(shutil.which("grep"))
-        self.command("g++", "#!/bin/sh")
+        self._edit("requirements/bootstrap.sh", PYTORCHS_INDEX, self.pytorchs.as_uri())
+        hardware = Path("workflow_r1/launch/hardware.py")
+        (self.checkout / hardware.parent).mkdir(parents=True)
+        shutil.copy(ROOT / hardware, self.checkout / hardware)
+        (self.checkout / CPU).write_text('small==1.0\ntorch==2.13.0\nlater==1.0; platform_machine == "z80"\n')
+        (self.checkout / GPU).write_text("small==1.0\ntorch==2.11.0\nflash-attn==2.8.3\n")
+        self._package()
+        wheel(self.own, "small", "1.0")
+        for command in ("grep", "getconf", "uname"):
+            (self.bin / command).symlink_to(shutil.which(command))
+        self.command("g++", "")
+        self.command("python3", f'exec "{sys._base_executable}" "$@"')
+
+    def _package(self) -> None:
+        """This project, whose build is a copy of a wheel."""
+        wheel(self.checkout / "built", "workflow_r1", "1.0")
+        built = "built/workflow_r1/workflow_r1-1.0-py3-none-any.whl"
+        backend = f"import shutil\ndef build_editable(to, *_):\n return shutil.copy({built!r}, to).rpartition('/')[2]"
+        (self.checkout / "backend.py").write_text(backend)
+        build = 'requires = []\nbuild-backend = "backend"\nbackend-path = ["."]'
+        (self.checkout / "pyproject.toml").write_text(f"[build-system]\n{build}")
+
+    def _edit(self, file: str, old: str, new: str) -> None:
+        text = (self.checkout / file).read_text()
+        assert old in text
+        (self.checkout / file).write_text(text.replace(old, new))
+
+    def pin(self, old: str, new: str) -> None:
+        self._edit(CPU, old, new)
 
     def command(self, name: str, text: str) -> None:
-        (self.bin / name).write_text(text)
+        (self.bin / name).write_text(f"#!/bin/sh\n{text}\n")
         (self.bin / name).chmod(0o755)
 
-    def python(self, version: tuple[int, int], name: str = "python3") -> None:
-        self.command(name, f"#!{sys.executable} -IS\nVERSION = {version}\n{STAND_IN}")
+    def python_of(self, version: tuple[int, int], name: str = "python3") -> None:
+        """A Python that is asked for its version only."""
+        code = f"import sys; sys.version_info = {version}; exec(sys.argv[1])"
+        self.command(name, f'exec "{sys._base_executable}" -c "{code}" "$2"')
 
-    def run(self, command: str = 'source requirements/bootstrap.sh; echo "$PYTHON"') -> subprocess.CompletedProcess:
-        bash = shutil.which("bash")
-        environment = {"PATH": str(self.bin)}
-        return subprocess.run([bash, "-c", command], cwd=self.checkout, env=environment, capture_output=True, text=True)
+    def with_environment(self, prepared: Path) -> None:
+        """Spare the making of .venv: a copy of an empty one."""
+        for name in (".venv", ".venv-gpu"):
+            shutil.copytree(prepared, self.checkout / name, symlinks=True)
 
-    def chosen(self) -> Path:
-        done = self.run()
+    def run(self, **environ: str) -> subprocess.CompletedProcess:
+        environ = {"PATH": str(self.bin), "PIP_INDEX_URL": self.own.as_uri(), "PIP_CONFIG_FILE": os.devnull, **environ}
+        command = ["/bin/bash", "-euc", 'source requirements/bootstrap.sh; echo "$PYTHON"']
+        return subprocess.run(command, cwd=self.checkout, env=environ, capture_output=True, text=True)
+
+    def chosen(self, **environ: str) -> Path:
+        done = self.run(**environ)
         assert done.returncode == 0, done.stderr
         return Path(done.stdout.splitlines()[-1])
 
@@ -101,110 +120,146 @@ class Machine:
         assert done.returncode == 1
         return done.stderr.splitlines()[-1]
 
-    @property
-    def venv_python(self) -> Path:
-        return self.checkout / ".venv" / "bin" / "python"
-
-    @property
-    def pip_log(self) -> list[str]:
-        log = self.checkout / "pip.log"
-        return log.read_text().splitlines() if log.exists() else []
+    def installed(self, package: str, venv: str = ".venv") -> list[str]:
+        found = (self.checkout / venv).glob(f"lib/*/site-packages/{package}-*.dist-info")
+        return [path.name.removeprefix(f"{package}-").removesuffix(".dist-info") for path in found]
 
 
 @pytest.fixture
-def machine(tmp_path) -> Machine:
-    machine = Machine(tmp_path)
-    machine.python((3, 12))
-    return machine
+def bare(tmp_path) -> Machine:
+    return Machine(tmp_path)
 
 
-def test_the_first_run_installs_into_a_virtual_environment_and_the_second_nothing(machine):
-    assert machine.chosen() == machine.venv_python
-    assert [line.split()[-1] for line in machine.pip_log] == [CPU, "."]
-    assert all("--no-deps" in line for line in machine.pip_log)
-    assert machine.chosen() == machine.venv_python
-    assert len(machine.pip_log) == 2
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("environment") / "empty"
+    subprocess.run([sys._base_executable, "-m", "venv", folder], check=True)
+    return folder
 
 
-def test_a_changed_pin_is_installed_by_the_next_run(machine):
+@pytest.fixture
+def machine(bare, environment) -> Machine:
+    bare.with_environment(environment)
+    return bare
+
+
+@pytest.mark.slow
+def test_the_first_run_installs_the_second_nothing_and_a_changed_pin_is_installed(bare):
+    cpu_torch(bare.own)
+    bare.command("rocm-smi", "")
+    first, second = bare.run(), bare.run()
+    python = str(bare.checkout / ".venv" / "bin" / "python")
+    assert first.stdout.splitlines()[-1] == python, first.stderr
+    assert first.stderr.startswith("note: AMD GPUs are not used")
+    assert (second.stdout.splitlines(), second.stderr) == ([python], "")
+    wheel(bare.own, "small", "2.0")
+    bare.pin("small==1.0", "small==2.0")
+    assert str(bare.chosen()) == python
+    assert bare.installed("small") == ["2.0"]
+
+
+@pytest.mark.slow
+def test_a_cpu_build_comes_from_pytorchs_index_where_pips_own_has_cudas(machine):
+    cuda_torch(machine.own)
+    (packages,) = machine.checkout.glob(".venv/lib/*/site-packages")
+    with zipfile.ZipFile(machine.own / "torch" / "torch-2.13.0-py3-none-any.whl") as archive:
+        archive.extractall(packages)  # as an installation that was tried before has left it
+    cpu_torch(machine.pytorchs)
     machine.chosen()
-    pins = machine.checkout / CPU
-    pins.write_text(pins.read_text().replace("verl==0.9.1", "verl==0.9.2"))
+    assert machine.installed("torch") == ["2.13.0+cpu"]
+
+
+@pytest.mark.slow
+def test_a_cpu_build_under_the_plain_version_in_pips_own_index_is_taken(machine):
+    cpu_torch(machine.own, "2.13.0")
     machine.chosen()
-    machine.chosen()
-    assert [line.split()[-1] for line in machine.pip_log] == [CPU, "."] * 2
+    assert machine.installed("torch") == ["2.13.0"]
 
 
-def test_an_active_environment_that_has_everything_is_used(machine):
-    machine.run(f"python3 -m pip install -r {CPU}; python3 -m pip install --editable .")
-    (machine.checkout / "pip.log").unlink()
-    assert machine.chosen() == machine.bin / "python3"
-    assert machine.pip_log == []
-    assert not machine.venv_python.exists()
+@pytest.mark.slow
+def test_where_there_is_only_cudas_build_one_sentence_says_what_to_do(machine):
+    cuda_torch(machine.own)
+    expected = "error: pip finds no CPU build of torch==2.13.0 where it is configured to look, nor at "
+    assert machine.error().startswith(expected + machine.pytorchs.as_uri())
+    assert machine.installed("torch") == []
+    cuda_torch(machine.own, needs=None)  # it does not say that it is one
+    assert machine.error().startswith("error: what pip installed does not work, as is said above")
 
 
-def test_a_virtual_environment_that_was_left_without_pip_is_made_anew(machine):
-    machine.venv_python.parent.mkdir(parents=True)
-    shutil.copy(machine.bin / "python3", machine.venv_python)
-    (machine.checkout / ".venv" / "without_pip").touch()
-    assert machine.chosen() == machine.venv_python
+@pytest.mark.slow
+def test_with_a_gpu_an_environment_of_its_own_gets_flash_attn_last(machine):
+    machine.command("nvidia-smi", "echo 'GPU 0: a large one (UUID: GPU-1)'")
+    wheel(machine.own, "torch", "2.11.0", torch____init____="", torch__version="cuda = '13.0'")
+    assert "pip could not build flash-attn, which takes the nvcc of CUDA 13" in machine.error()
+    assert machine.installed("torch", ".venv-gpu") == ["2.11.0"]
+    wheel(machine.own, "flash_attn", "2.8.3")
+    (machine.own / "flash_attn").rename(machine.own / "flash-attn")
+    assert machine.chosen() == machine.checkout / ".venv-gpu" / "bin" / "python"
 
 
-def test_a_supported_python_is_found_behind_one_that_is_not(machine):
-    machine.python((3, 13))
-    machine.python((3, 11), "python3.11")
-    assert machine.chosen() == machine.venv_python
-    assert "VERSION = (3, 11)" in machine.venv_python.read_text()
+@pytest.mark.slow
+def test_when_pip_fails_its_message_is_followed_by_one_sentence(machine):
+    cpu_torch(machine.own)
+    machine.pin("small==1.0", "small==3.0")
+    assert machine.error() == "error: pip could not install requirements/cpu.txt; its message is above"
+    machine.pin("small==3.0", "small==1.0")
+    (machine.checkout / "backend.py").write_text("")
+    assert machine.error() == "error: pip could not install this package; its message is above"
+
+
+def test_an_active_environment_that_has_everything_is_used(bare):
+    (bare.checkout / CPU).write_text("pytest\n")
+    bare.command("python3", f'exec "{sys.executable}" "$@"')
+    (bare.checkout / "requirements" / "check.py").write_text("")
+    assert bare.chosen() == bare.bin / "python3"
+    assert not (bare.checkout / ".venv").exists()
 
 
 @pytest.mark.parametrize("found", [None, (3, 10), (3, 13)])
-def test_without_a_supported_python_it_says_which_to_install(machine, found):
-    (machine.bin / "python3").unlink()
+def test_without_a_supported_python_it_says_which_to_install(bare, found):
+    (bare.bin / "python3").unlink()
     if found:
-        machine.python(found)
-    assert "no Python 3.11 or 3.12 found (verl 0.9.1 takes 3.10 to 3.12" in machine.error()
-    assert machine.pip_log == []
+        bare.python_of(found)
+    assert "no Python 3.11 or 3.12 found (verl 0.9.1 takes 3.10 to 3.12" in bare.error()
 
 
-def test_without_a_compiler_it_says_so_before_installing(machine):
-    (machine.bin / "g++").unlink()
-    assert "no C++ compiler found" in machine.error()
-    assert machine.pip_log == []
-
-
-def test_with_a_gpu_flash_attn_is_installed_last_against_the_installed_torch(machine):
-    machine.command("nvidia-smi", "#!/bin/sh\necho GPU 0: a large one")
-    assert machine.chosen() == machine.venv_python
-    _, flash_attn, package = machine.pip_log
-    assert "--no-build-isolation" in flash_attn
-    assert package.endswith("--editable .")
-    assert machine.run(f".venv/bin/python requirements/check.py {GPU}").returncode == 0
-
-
-def test_a_driver_without_a_gpu_is_no_gpu(machine):
-    machine.command("nvidia-smi", "#!/bin/sh\necho No devices were found\nexit 6")
-    machine.chosen()
-    assert machine.pip_log[0].endswith(CPU)
+def test_a_supported_python_is_found_behind_one_that_is_not(bare):
+    (bare.bin / "python3").rename(bare.bin / "python3.11")
+    bare.python_of((3, 13))
+    (bare.bin / "g++").unlink()  # so that it ends before it installs
+    assert "no C++ compiler found" in bare.error()
 
 
 @pytest.mark.parametrize(
-    ("gpu", "fails_at", "message"),
+    ("system", "processor", "message"),
     [
-        (False, "torch", f"pip could not install {CPU}"),
-        (False, ".", "pip could not install this package"),
-        (True, "vllm", f"pip could not install {GPU}"),
-        (True, "flash-attn", "pip could not build flash-attn"),
+        ("Darwin 25.1.0", "arm64", "on macOS run this in a Linux container"),
+        ("MINGW64_NT-10.0-26100 3.5.4", "x86_64", "on Windows install WSL 2"),
+        ("CYGWIN_NT-10.0 3.5.4", "x86_64", "on Windows install WSL 2"),
+        ("Linux 4.4.0-26100-Microsoft", "x86_64", "this is WSL 1, in which Ray does not run"),
+        ("Linux 6.1.0", "armv7l", "with an x86_64 or aarch64 processor"),
+        ("FreeBSD 14.1", "amd64", "with an x86_64 or aarch64 processor"),
+        ("Linux 6.6.87.2-microsoft-standard-WSL2", "x86_64", "no C++ compiler found"),  # the next check
+        ("Linux 6.8.0", "aarch64", "no C++ compiler found"),
     ],
 )
-def test_when_pip_fails_its_message_is_followed_by_one_sentence(machine, gpu, fails_at, message):
-    if gpu:
-        machine.command("nvidia-smi", "#!/bin/sh\necho GPU 0: a large one")
-    (machine.checkout / "pip_fails_at").write_text(fails_at)
-    done = machine.run()
-    assert done.returncode == 1
-    pips, ours = done.stderr.splitlines()
-    assert pips.startswith(f"pip cannot install {fails_at}")
-    assert ours.startswith(f"error: {message}")
+def test_a_system_that_it_does_not_run_on_is_told_so_in_one_sentence(bare, system, processor, message):
+    (bare.bin / "uname").unlink()
+    bare.command("uname", f'[ $1 = -sr ] && echo "{system}" || echo {processor}')
+    (bare.bin / "g++").unlink()
+    assert message in bare.error()
+
+
+def test_a_linux_without_glibc_is_told_so(bare):
+    (bare.bin / "getconf").unlink()
+    bare.command("getconf", "exit 1")
+    assert "this Linux has no glibc" in bare.error()
+
+
+@pytest.mark.parametrize("character", [":", "$", "{", "}"])
+def test_a_folder_that_cannot_work_is_refused_with_the_reason(bare, character):
+    bare.checkout = bare.checkout.rename(bare.checkout.with_name(f"a{character}b"))
+    assert bare.error().startswith("error: the path of this folder has")
 
 
 def pinned(file: str) -> dict[str, Requirement]:
@@ -278,10 +333,9 @@ def test_the_cpu_file_is_complete_without_dependency_resolution(installed_pins):
 
 
 @pytest.mark.parametrize("minor", range(9, 15))
-def test_every_pinned_release_takes_every_python_that_is_accepted(machine, installed_pins, minor):
-    machine.python((3, minor))
-    if machine.run().returncode:
-        assert "no Python 3.11 or 3.12 found" in machine.error()
+def test_every_pinned_release_takes_every_python_that_is_accepted(bare, installed_pins, minor):
+    bare.python_of((3, minor))
+    if "no Python 3.11 or 3.12 found" in bare.run().stderr:
         return
     ranges = {name: SpecifierSet(metadata(name)["Requires-Python"] or "") for name in installed_pins}
     assert {name: str(range_) for name, range_ in ranges.items() if f"3.{minor}" not in range_} == {}

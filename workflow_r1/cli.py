@@ -1,13 +1,16 @@
 """The `workflow-r1` command."""
 
+import errno
 import os
 import sys
+from io import TextIOWrapper
 from typing import Annotated
 
 import typer
 
-from workflow_r1 import __version__
+from workflow_r1 import __version__, linux  # noqa: F401 - before modules that Windows lacks
 from workflow_r1.data.commands import prepare, validate
+from workflow_r1.environment import EnvironmentFault, prepare_environment
 from workflow_r1.evaluation.commands import ask, compare, eval_
 from workflow_r1.operators.commands import operators_app
 from workflow_r1.proxies import exempt_this_machine
@@ -30,7 +33,15 @@ def _every_command(
     ] = False,
 ) -> None:
     """Train and use policies that build workflows."""
+    try:
+        if note := prepare_environment():
+            typer.echo(f"note: {note}", err=True)
+    except EnvironmentFault as error:
+        fail(error)
     exempt_this_machine(os.environ)
+    for stream in (sys.stdout, sys.stderr):  # a terminal that cannot show a character is no reason to fail
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 app.command()(prepare)
@@ -59,6 +70,10 @@ def train(
         sys.exit(run(context.args, recipe))
     except LaunchError as error:
         fail(error)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        fail("The disk is full: free space where trainer.default_local_dir and XDG_CACHE_HOME are.")
     except KeyboardInterrupt:
         sys.exit(130)
 

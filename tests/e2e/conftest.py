@@ -142,9 +142,9 @@ def proxy() -> Iterator[RecordingProxy]:
 
 @pytest.fixture(scope="session")
 def embedded_run(tmp_path_factory: pytest.TempPathFactory, proxy: RecordingProxy) -> Iterator[Run]:
-    """`train.sh` without a GPU, in small: interrupted, killed, then resumed to its end."""
+    """`train.sh` without a GPU, in small: interrupted, killed, then resumed; in a folder with a difficult name."""
     names = {"HTTP_PROXY": proxy.url, "ALL_PROXY": "socks5://127.0.0.1:9", "NO_PROXY": "[::1"}
-    yield from _run(tmp_path_factory.mktemp("embedded_run"), **names)
+    yield from _run(tmp_path_factory.mktemp("run [1], a=b (数据) 'c' #$d {e}"), **names)
 
 
 @pytest.fixture(scope="session")

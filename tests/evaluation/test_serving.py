@@ -80,6 +80,18 @@ async def test_the_server_and_its_workers_end_with_the_evaluation(served_by: Ins
     assert all_ended(tmp_path)
 
 
+@pytest.mark.parametrize("name", ["plain (1)", "run [1] *?"])
+async def test_vllm_is_given_a_name_that_it_can_glob(served_by: Install, tmp_path: Path, name: str) -> None:
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "config.json").write_text("the model's")
+    code = "import glob, sys; folder = sys.argv[sys.argv.index('serve') + 1]\n"
+    code += "print(*(open(file).read() for file in glob.glob(folder + '/*.json')), flush=True)\n"
+    served_by(code + STAND_IN)
+    async with served_checkpoint(str(tmp_path / name), tmp_path / "vllm.log", os.environ):
+        assert (tmp_path / "vllm.log").read_text().startswith("the model's\n")
+    assert all_ended(tmp_path)
+
+
 @pytest.mark.slow
 async def test_an_interrupted_start_leaves_no_process(served_by: Install, tmp_path: Path) -> None:
     served_by(STAND_IN.replace("http.server.HTTPServer", "worker.wait(); http.server.HTTPServer"))

@@ -1,16 +1,18 @@
 """vLLM's server for a checkpoint on this machine, on a GPU or a CPU, for as long as an evaluation needs it."""
 
 import asyncio
+import glob
 import json
 import os
 import secrets
 import shlex
 import socket
 import sys
+import tempfile
 import time
 import urllib.request
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from http.client import HTTPException
 from importlib.metadata import PackageNotFoundError, version
@@ -71,22 +73,37 @@ async def served_checkpoint(
         EvaluationError: the server did not come up, or ended on its own; the message has an error of its log.
     """
     port, key = _free_port(), secrets.token_hex(16)
-    command = [sys.executable, "-m", "vllm.entrypoints.cli.main", "serve", model, "--host", "127.0.0.1"]
-    command += ["--port", str(port), "--served-model-name", MODEL_NAME, "--generation-config", "vllm"]
-    command += ["--disable-uvicorn-access-log"]
-    command += [*(_CPU_ARGUMENTS if is_cpu() else ()), *arguments]
-    served = Served(f"http://127.0.0.1:{port}/v1", key)
-    process = _start(command, {**environ, "VLLM_API_KEY": key}, log)
-    try:
-        await _until_ready(process, served, log, command)
+    with _without_wildcards(model) as folder:
+        command = [sys.executable, "-m", "vllm.entrypoints.cli.main", "serve", folder, "--host", "127.0.0.1"]
+        command += ["--port", str(port), "--served-model-name", MODEL_NAME, "--generation-config", "vllm"]
+        command += ["--disable-uvicorn-access-log"]
+        command += [*(_CPU_ARGUMENTS if is_cpu() else ()), *arguments]
+        served = Served(f"http://127.0.0.1:{port}/v1", key)
+        process = _start(command, {**environ, "VLLM_API_KEY": key}, log)
         try:
-            yield served
-        except EvaluationError as error:
-            if not await asyncio.to_thread(process.has_ended, _NOTICED_WITHIN):
-                raise
-            raise EvaluationError(f"vLLM ended while it served the policy ({_last_error(log)}): see {log}.") from error
-    finally:
-        process.stop()
+            await _until_ready(process, served, log, command)
+            try:
+                yield served
+            except EvaluationError as error:
+                if not await asyncio.to_thread(process.has_ended, _NOTICED_WITHIN):
+                    raise
+                raise EvaluationError(
+                    f"vLLM ended while it served the policy ({_last_error(log)}): see {log}."
+                ) from error
+        finally:
+            process.stop()
+
+
+@contextmanager
+def _without_wildcards(folder: str) -> Iterator[str]:
+    """`folder` by a name that means itself to vLLM 0.27.1, which globs for weights (default_loader.py:211)."""
+    if glob.escape(folder) == folder:
+        yield folder
+        return
+    with tempfile.TemporaryDirectory() as parent:
+        link = Path(parent) / "policy"
+        link.symlink_to(folder)
+        yield str(link)
 
 
 def _start(command: Sequence[str], environ: Mapping[str, str], log: Path) -> Supervised:

@@ -9,7 +9,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from workflow_r1.cache_dir import cache_dir
-from workflow_r1.launch.recipe import LaunchError
+from workflow_r1.launch.recipe import LaunchError, quoted
 from workflow_r1.launch.smollm2 import cold_started_smollm2
 from workflow_r1.world.server import SimulatedEndpoint, running_server
 from workflow_r1.world.simulated_llm import MODEL_NAME, SimulatedLLM
@@ -43,7 +43,7 @@ def embedded_world(config: DictConfig, output_dir: Path) -> Iterator[EmbeddedWor
         except ValueError as error:
             raise LaunchError(f"world.train_questions and world.validation_questions do not fit. {error}") from None
         files = {"train_files": train, "val_files": validation}
-        overrides = [f"data.{name}={files[name]}" for name in missing]
+        overrides = [f"data.{name}={quoted(files[name])}" for name in missing]
     if config.workflow_r1.operators.base_url is not None:
         yield EmbeddedWorld(overrides, {})
         return

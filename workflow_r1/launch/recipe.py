@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
@@ -18,6 +20,31 @@ REFERENCE, EMBEDDED, SMOLLM2 = "workflow_r1", "workflow_r1_embedded", "workflow_
 
 class LaunchError(Exception):
     """Why a run cannot start or go on: one sentence that says what to do."""
+
+
+def quoted(text: object) -> str:
+    """`text` as a value in Hydra's grammar, in an override or an element of a list.
+
+    Raises:
+        LaunchError: it holds `${`. That can be escaped once, and verl resolves its configuration twice.
+    """
+    if "${" in str(text):
+        raise LaunchError(f"The path {str(text)!r} holds '${{', with which a reference begins in verl: rename it.")
+    return QuotedString(str(text), Quote.single).with_quotes()
+
+
+def with_quoted_paths(overrides: Sequence[str]) -> list[str]:
+    """The overrides of a command line, where a path need not be quoted a second time for Hydra: `a=/data/run (1)`."""
+    parser, readable = OverridesParser.create(), []
+    for override in overrides:
+        key, _, value = override.partition("=")
+        try:
+            is_read = not parser.parse_override(override).is_sweep_override()
+        except HydraException:
+            is_read = False
+        is_path = value.startswith(("/", "~/", "./", "../"))
+        readable.append(f"{key}={quoted(value)}" if is_path and not is_read else override)
+    return readable
 
 
 def compose_recipe(name: str, overrides: Sequence[str]) -> DictConfig:
@@ -40,10 +67,10 @@ def compose_recipe(name: str, overrides: Sequence[str]) -> DictConfig:
     package = importlib.util.find_spec("verl")
     if package is None or not package.submodule_search_locations:
         raise LaunchError("verl is not installed in this Python: start with train.sh, which installs it.")
-    search_path = f"hydra.searchpath=[file://{package.submodule_search_locations[0]}/trainer/config]"
+    search_path = quoted(f"file://{package.submodule_search_locations[0]}/trainer/config")
     try:
         with initialize_config_dir(str(CONFIG_DIR), version_base=None):
-            return compose(name, overrides=[search_path, *overrides])
+            return compose(name, overrides=[f"hydra.searchpath=[{search_path}]", *overrides])
     except (HydraException, OmegaConfBaseException) as error:
         raise LaunchError(_explain(str(error), overrides)) from None
 
@@ -80,4 +107,7 @@ def _explain(message: str, overrides: Sequence[str]) -> str:
             f"or write +{key}=... to add a key that verl's tree does not have."
         )
     first_line = message.strip().splitlines()[0]
-    return f"The overrides {' '.join(overrides)!r} are not a Hydra configuration: {first_line}"
+    return (
+        f"The overrides {' '.join(overrides)!r} are not a Hydra configuration, where a value with special characters "
+        f"has quotes of its own, \"name='a (1)'\": {first_line}"
+    )

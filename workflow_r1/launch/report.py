@@ -94,7 +94,7 @@ def draw_curve(metrics: Mapping[int, Mapping[str, float]], path: Path) -> None:
         points = {
             step: scores[source] for step, data in metrics.items() if source in (scores := validation_scores(data))
         }
-        axes.plot(list(points), list(points.values()), marker="o", label=f"validation EM, {source}")
+        axes.plot(list(points), list(points.values()), marker="o", label=f"validation EM, {source}".replace("$", r"\$"))
     axes.set_xlabel("training step")
     axes.grid(alpha=0.3)
     axes.legend()

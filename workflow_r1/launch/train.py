@@ -1,15 +1,16 @@
 """`workflow-r1 train`: check everything, start verl's trainer, show progress, report."""
 
+import glob
 import os
 import re
 import signal
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from itertools import count
 from pathlib import Path
 
 import torch
-from hydra.core.override_parser.types import Quote, QuotedString
 from omegaconf import DictConfig
 from rich.console import Console
 
@@ -20,7 +21,15 @@ from workflow_r1.folder_lock import FolderInUseError, FolderLock
 from workflow_r1.launch import preflight
 from workflow_r1.launch.embedded import embedded_policy, embedded_world, stand_ins
 from workflow_r1.launch.progress import follow
-from workflow_r1.launch.recipe import EMBEDDED, REFERENCE, LaunchError, compose_recipe, total_steps
+from workflow_r1.launch.recipe import (
+    EMBEDDED,
+    REFERENCE,
+    LaunchError,
+    compose_recipe,
+    quoted,
+    total_steps,
+    with_quoted_paths,
+)
 from workflow_r1.launch.report import RunReport, print_report
 from workflow_r1.launch.resume import Start, find_start, set_aside, starts_anew
 from workflow_r1.launch.trackers import tracker_places, trackers_of
@@ -48,29 +57,36 @@ def train(overrides: Sequence[str], recipe: str | None = None) -> int:
         LaunchError: the run cannot start.
     """
     console = TextConsole(soft_wrap=True)
-    cpu = not torch.cuda.is_available()
-    recipe = recipe or (EMBEDDED if cpu else REFERENCE)
-    preflight.check_machine(cpu)
-    overrides = _take_key_out(overrides)
+    preflight.check_system()
+    if recipe is None:
+        hardware = preflight.usable_hardware()
+        recipe = REFERENCE if hardware.gpu else EMBEDDED
+        if hardware.note:
+            console.print(hardware.note, style="yellow")
+    overrides = with_quoted_paths(_take_key_out(overrides))
     config = compose_recipe(recipe, overrides)
-    output_dir = Path(config.trainer.default_local_dir).resolve()
-    output_dir.mkdir(parents=True, exist_ok=True)
+    preflight.check_machine(config.trainer.device)
+    preflight.check_temporary_folders(os.environ)
+    cpu = config.trainer.device == "cpu"
+    output_dir = _output_dir(config)
 
     end_in_order()
     with ExitStack() as stack:
         lock = stack.enter_context(closing(_lock(output_dir, console)))
         if has_world := "world" in config:
+            reason = "The" if torch.cuda.is_available() else "No GPU: the"
             console.print(
-                f"{'No GPU: the' if cpu else 'The'} embedded run. verl, Ray, FSDP, vLLM and HTTP are real; small "
-                f"stand-ins: {', '.join(stand_ins(config)) or 'none'}.",
+                f"{reason} embedded run. verl, Ray, FSDP, vLLM and HTTP are real; small stand-ins: "
+                f"{', '.join(stand_ins(config)) or 'none'}.",
             )
             world = stack.enter_context(embedded_world(config, output_dir))
             os.environ.update(world.environ)
             overrides = [*overrides, *world.overrides]
         trackers, start = trackers_of(config), find_start(config, output_dir)
-        overrides = [*overrides, f"trainer.default_local_dir={output_dir}", f"trainer.logger=[{','.join(trackers)}]"]
+        place = f"trainer.default_local_dir={quoted(output_dir)}"
+        overrides = [*overrides, place, f"trainer.logger=[{','.join(trackers)}]"]
         if config.trainer.resume_mode == "resume_path":
-            overrides = [*overrides, f"trainer.resume_from_path={start.checkpoint}"]
+            overrides = [*overrides, f"trainer.resume_from_path={quoted(start.checkpoint)}"]
         config = compose_recipe(recipe, overrides)
         environ = _environment(trackers, cpu, output_dir)
         needs_policy = has_world and config.actor_rollout_ref.model.path is None
@@ -79,12 +95,11 @@ def train(overrides: Sequence[str], recipe: str | None = None) -> int:
             template = None if needs_policy else preflight.check_chat_template(config)
         if template:
             console.print("The policy has no chat template that will do and gets another: docs/models.md says which.")
-            template = QuotedString(template, Quote.single).with_quotes()
-            overrides = [*overrides, f"actor_rollout_ref.model.custom_chat_template={template}"]
+            overrides = [*overrides, f"actor_rollout_ref.model.custom_chat_template={quoted(template)}"]
         if warning := preflight.clip_range_warning(config):
             console.print(warning, style="yellow")
         if needs_policy:
-            overrides = [*overrides, f"actor_rollout_ref.model.path={embedded_policy(config)}"]
+            overrides = [*overrides, f"actor_rollout_ref.model.path={quoted(embedded_policy(config))}"]
         config = compose_recipe(recipe, overrides)
         with console.status("measuring the prompts"):
             notes = preflight.check_lengths(config)
@@ -116,6 +131,29 @@ def _take_key_out(overrides: Sequence[str]) -> list[str]:
         else:
             kept.append(override)
     return kept
+
+
+def _output_dir(config: DictConfig) -> Path:
+    """The run's folder, made now."""
+    folder = Path(config.trainer.default_local_dir).expanduser().absolute()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return folder.resolve()
+    except OSError as error:
+        raise LaunchError(
+            f"trainer.default_local_dir is {folder}, and nothing can be written there ({error.strerror}): name another "
+            "folder."
+        ) from None
+
+
+def _of_the_trainer_alone(config: DictConfig, output_dir: Path) -> Iterator[str]:
+    """Overrides for verl's process alone: a folder for Hydra, and data files as the patterns that it takes them for."""
+    yield f"hydra.run.dir={quoted(output_dir / 'hydra')}"
+    for name in ("train_files", "val_files"):
+        files = config.data[name]
+        paths = [files] if isinstance(files, str) else files
+        yield f"data.{name}=[{','.join(quoted(glob.escape(path)) for path in paths)}]"
 
 
 def _environment(trackers: list[str], cpu: bool, output_dir: Path) -> Mapping[str, str]:
@@ -169,7 +207,7 @@ def _run(
         console.print(f"trainer.save_freq={config.trainer.save_freq}: no checkpoint will be saved.")
     console.print(f"verl's log goes to {log}")
     log_start = log.stat().st_size if log.exists() else 0
-    trainer = start_trainer(recipe, overrides, environ, log, lock)
+    trainer = start_trainer(recipe, [*overrides, *_of_the_trainer_alone(config, output_dir)], environ, log, lock)
     try:
         follow(console, Path(environ["VERL_FILE_LOGGER_PATH"]), log, log_start, steps, lambda: trainer.running)
     except KeyboardInterrupt:

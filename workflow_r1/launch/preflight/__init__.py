@@ -5,7 +5,13 @@ Every check raises `LaunchError` with one sentence that says what to do.
 
 from workflow_r1.launch.preflight.data import check_data
 from workflow_r1.launch.preflight.lengths import check_lengths
-from workflow_r1.launch.preflight.machine import check_machine, check_plugin
+from workflow_r1.launch.preflight.machine import (
+    check_machine,
+    check_plugin,
+    check_system,
+    check_temporary_folders,
+    usable_hardware,
+)
 from workflow_r1.launch.preflight.model import check_chat_template, check_model
 from workflow_r1.launch.preflight.operators import check_operators
 from workflow_r1.launch.preflight.resume import check_resume
@@ -26,7 +32,10 @@ __all__ = [
     "check_plugin",
     "check_resume",
     "check_rollouts",
+    "check_system",
+    "check_temporary_folders",
     "check_training",
     "check_unread",
     "clip_range_warning",
+    "usable_hardware",
 ]
