@@ -203,6 +203,19 @@ def test_the_table_sets_the_last_validation_beside_the_first(run):
     assert ["all", "0.00 → 0.67", "0.00 → 0.67", "2.00 → 2.00", "0.00 → 0.00"] in rows
 
 
+def test_a_part_that_a_reward_of_the_users_own_does_not_tell_is_no_zero(run):
+    for step in (0, 20):
+        path = run / "trajectories" / "val" / f"{step}.jsonl"
+        rewarded = trajectory("single", 1.0, 1).model_copy(update={"reward": {"reward": 0.5, "acc": 0.5}})
+        path.unlink()
+        write_jsonl(path, [rewarded])
+    console = Console(width=80)
+    with console.capture() as capture:
+        console.print(before_and_after(run / "trajectories"))
+    rows = [[cell.strip() for cell in line.strip("│ ").split("│")] for line in capture.get().splitlines()]
+    assert ["single", "0.50 → 0.50", "-", "-", "-"] in rows
+
+
 def test_one_validation_makes_no_table(run):
     (run / "trajectories" / "val" / "20.jsonl").unlink()
     assert before_and_after(run / "trajectories") is None

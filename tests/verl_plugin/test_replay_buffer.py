@@ -106,6 +106,15 @@ def test_a_record_holds_its_gold_answers_and_what_it_earned(tmp_path: Path, queu
     assert trajectory.reward == {"reward": 1.0, "acc": 1.0}
 
 
+def test_of_what_a_reward_tells_the_numbers_are_kept(tmp_path: Path, queue: Queue):
+    buffer, one = new_buffer(tmp_path), row("a")
+    one["extra_fields"]["reward_extra_info"] = {"acc": True, "score": 2, "pred": "Anker", "detail": None}
+    queue.rows = [one]
+    buffer.sample(global_steps=1, partition_id="train", batch_size=1)
+    (trajectory,) = read_jsonl(tmp_path / "train" / "1.jsonl")
+    assert trajectory.reward == {"reward": 1.0, "acc": 1.0, "score": 2.0}
+
+
 def test_rows_of_other_agent_loops_are_sampled_and_not_recorded(tmp_path: Path, queue: Queue):
     metrics = sample(new_buffer(tmp_path), queue, 1, ["a", None])
     assert questions_in(tmp_path / "train" / "1.jsonl") == ["a"]

@@ -48,7 +48,10 @@ def read_metrics(folder: Path) -> dict[int, dict[str, float]]:
 
 
 def summarise(trajectories: Iterable[Trajectory]) -> dict[str, dict[str, float]]:
-    """Means of the reward's parts by data source, and over `all`; of what the operators' endpoint served."""
+    """Means of the reward's parts by data source, and over `all`; of what the operators' endpoint served.
+
+    What a reward of the user's own does not tell is left out.
+    """
     by_source: dict[str, list[Mapping[str, float]]] = defaultdict(list)
     for trajectory in trajectories:
         if trajectory.ended_by is EndedBy.OPERATOR_FAILURE:
@@ -56,7 +59,9 @@ def summarise(trajectories: Iterable[Trajectory]) -> dict[str, dict[str, float]]
         by_source[trajectory.data_source].append(trajectory.reward)
         by_source["all"].append(trajectory.reward)
     return {
-        source: {name: fmean(reward[name] for reward in rewards) for _, name in _COLUMNS}
+        source: {
+            name: fmean(scores) for _, name in _COLUMNS if (scores := [part[name] for part in rewards if name in part])
+        }
         for source, rewards in sorted(by_source.items(), key=lambda item: (item[0] == "all", item[0]))
     }
 
@@ -77,7 +82,8 @@ def before_and_after(trajectory_dir: Path) -> Table | None:
     for name, _ in _COLUMNS:
         table.add_column(name, justify="right", no_wrap=True)
     for source in (source for source in last if source in first):
-        table.add_row(source, *(f"{first[source][key]:.2f} → {last[source][key]:.2f}" for _, key in _COLUMNS))
+        cells = [(first[source].get(key), last[source].get(key)) for _, key in _COLUMNS]
+        table.add_row(source, *("-" if None in cell else "{:.2f} → {:.2f}".format(*cell) for cell in cells))
     return table
 
 

@@ -6,6 +6,7 @@ Selected with `trainer.v1.sampler.custom_sampler.{path,name}`, verl's own extens
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +131,8 @@ def _read_trajectories(keys: Sequence[str], partition_id: str) -> list[Trajector
         if record := extra.get("trajectory"):
             trajectory = Trajectory.model_validate(record)
             trajectory.golds = list(row_golds(truth))
-            trajectory.reward = {"reward": reward, **extra.get("reward_extra_info", {})}
+            parts = extra.get("reward_extra_info", {})  # a reward function of the user's may add text
+            numbers = {name: float(part) for name, part in parts.items() if isinstance(part, Real)}
+            trajectory.reward = {"reward": reward, **numbers}
             trajectories.append(trajectory)
     return trajectories
