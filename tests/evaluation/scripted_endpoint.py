@@ -32,6 +32,7 @@ class ScriptedEndpoint:
         tool_role: `accepted`, `refused` as OpenAI does, or `dropped` as by a chat template without it.
         says_stop_reason: as vLLM does.
         counts_tokens: writes a usage.
+        alter: called with each choice before it is sent, to make of it what another server sends.
         listing: the response to what models it serves.
         watch: called with each body before it is served.
     """
@@ -51,6 +52,7 @@ class ScriptedEndpoint:
         self.tool_role = "accepted"
         self.says_stop_reason = True
         self.counts_tokens = True
+        self.alter: Callable[[dict[str, Any]], None] = lambda choice: None
         self.listing: Response = JSONResponse({"object": "list", "data": [_MODEL]})
 
     @property
@@ -98,6 +100,7 @@ class ScriptedEndpoint:
         }
         if self.says_stop_reason:
             choice["stop_reason"] = stop
+        self.alter(choice)
         dropped = self.tool_role == "dropped"
         read = [message["content"] for message in messages if not (dropped and message["role"] == "tool")]
         usage = {"prompt_tokens": len(" ".join(read).split()), "completion_tokens": len(text.split())}

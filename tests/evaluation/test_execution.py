@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -45,6 +46,31 @@ async def test_a_policy_is_evaluated_to_tables_and_a_chart(
     }
     assert Summary.model_validate_json((tmp_path / "run/summary.json").read_text()) == summary
     assert "| world_two_hop | 12 |" in (tmp_path / "run/summary.md").read_text()
+
+
+def by_a_reasoning_parser(choice: dict[str, Any]) -> None:
+    thought, _, text = choice["message"]["content"].partition("</think>")
+    choice["message"] = {"content": text, "reasoning_content": thought.removeprefix("<think>")}
+
+
+def in_parts_after_an_opened_thought(choice: dict[str, Any]) -> None:
+    choice["message"]["content"] = [{"type": "text", "text": choice["message"]["content"].removeprefix("<think>")}]
+    choice["finish_reason"] = "eos"
+    del choice["stop_reason"]
+
+
+async def test_a_score_does_not_depend_on_how_the_server_sends_turns(
+    operators: RunningServer, policy: RunningServer, run_settings: Settings, tmp_path: Path
+) -> None:
+    as_openai = await run(run_settings(limit=2), tmp_path / "as_openai")
+    for alter in (by_a_reasoning_parser, in_parts_after_an_opened_thought):
+        policy.endpoint.alter = alter
+        summary = await run(run_settings(limit=2), tmp_path / alter.__name__)
+        for benchmark, row in summary.benchmarks.items():
+            assert row.figures["malformed"].mean == 0
+            assert row.figures["em"] == as_openai.benchmarks[benchmark].figures["em"]
+    assert as_openai.average is not None
+    assert as_openai.average.figures["em"].mean > 0
 
 
 async def test_a_second_run_asks_nothing(
