@@ -45,6 +45,8 @@ def error_of(folder: Path, *overrides: str, recipe: str = "workflow_r1_embedded"
         ("workflow_r1.operator_names=[Guess]", "There is no operator named 'Guess': choose from"),
         ("++workflow_r1.max_call=3", "workflow_r1.max_call"),
         ("++workflow_r1.operators.search={api_key:sk-x}", "set SEARCH_API_KEY in the environment"),
+        ("trainer.default_local_dir=hdfs://far/away", "hdfs://far/away is no folder of this machine"),
+        ("trainer.default_local_dir=null", "trainer.default_local_dir=None is no folder of this machine"),
         ("data.train_files=/nowhere/train.parquet", "which does not exist: prepare the data with"),
         ("actor_rollout_ref.model.path=/nowhere/model", "There is no model at '/nowhere/model'"),
         ("world.train_questions=50000", "ask for at most"),

@@ -135,7 +135,12 @@ def _take_key_out(overrides: Sequence[str]) -> list[str]:
 
 def _output_dir(config: DictConfig) -> Path:
     """The run's folder, made now."""
-    folder = Path(config.trainer.default_local_dir).expanduser().absolute()
+    named = config.trainer.default_local_dir
+    if not named or "://" in named:
+        raise LaunchError(
+            f"trainer.default_local_dir={named} is no folder of this machine, which a run needs: name one."
+        )
+    folder = Path(named).expanduser().absolute()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
