@@ -140,7 +140,10 @@ async def test_a_cache_that_breaks_on_the_way_is_a_miss(endpoint, make_pool, tmp
 
 def test_a_cache_that_cannot_be_opened_is_one_clear_sentence(make_pool, tmp_path):
     (tmp_path / "cache.db").write_bytes(b"not a database" * 100)
-    with pytest.raises(OperatorConfigError, match=r"^The operator cache .* cannot be opened .*: delete it or name"):
+    complaint = (
+        r"^The operator cache .* cannot be opened .*: delete it, or name another workflow_r1\.operators\.cache_dir"
+    )
+    with pytest.raises(OperatorConfigError, match=complaint):
         make_pool(cache="on", cache_dir=tmp_path)
     (tmp_path / "file").touch()
     with pytest.raises(OperatorConfigError, match=r"^The operator cache .* cannot be opened"):
