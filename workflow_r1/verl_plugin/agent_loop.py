@@ -8,6 +8,7 @@ from typing import Any
 from verl.experimental.agent_loop.agent_loop import AgentLoopBase, AgentLoopMetrics, AgentLoopOutput, register
 
 from workflow_r1.config import WorkflowConfig
+from workflow_r1.data.verl_rows import row_question
 from workflow_r1.operators import OperatorPool
 from workflow_r1.rollout import rollout
 from workflow_r1.trajectory import EndedBy, Trajectory
@@ -38,7 +39,7 @@ class WorkflowAgentLoop(AgentLoopBase):
         messages = [dict(message) for message in kwargs["raw_prompt"]]
         session = VerlSession(self, messages, sampling_params, int(priority))
         trajectory = await rollout(
-            question=(kwargs.get("extra_info") or {}).get("question") or messages[-1]["content"],
+            question=row_question({**kwargs, "prompt": messages}),
             session=session,
             operators=_operator_pool(self.workflow_config.model_dump_json()),
             limits=self.limits,
