@@ -8,6 +8,7 @@ from omegaconf import DictConfig, OmegaConf
 from support.chat_templates import CHATML, KINDS, WITHOUT_SYSTEM, tokenizer_of
 
 from workflow_r1.chat_format import PLAIN_TEMPLATE, usable_template
+from workflow_r1.launch import train as launcher
 from workflow_r1.launch.preflight import check_chat_template
 from workflow_r1.launch.recipe import LaunchError, compose_recipe
 
@@ -66,3 +67,16 @@ def test_a_template_reaches_verl_through_hydra_as_it_is(kind: str):
     composed = compose_recipe("workflow_r1", [f"actor_rollout_ref.model.custom_chat_template={quoted}"])
     assert composed.actor_rollout_ref.model.custom_chat_template == template
     assert kind != "no system role" or template.endswith(WITHOUT_SYSTEM.strip())
+
+
+def test_the_launcher_hands_the_template_to_verl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tokenizer_of(KINDS["base, without a template"]).save_pretrained(tmp_path / "model")
+    started: list[str] = []
+    monkeypatch.setattr(launcher, "_check", lambda *checked: None)
+    monkeypatch.setattr(launcher.preflight, "check_machine", lambda *machine: None)
+    monkeypatch.setattr(launcher.preflight, "check_lengths", lambda config: [])
+    monkeypatch.setattr(launcher, "_run", lambda console, recipe, overrides, *rest: started.extend(overrides) or 0)
+    monkeypatch.setattr(launcher, "end_in_order", lambda: None)
+    places = [f"actor_rollout_ref.model.path={tmp_path / 'model'}", f"trainer.default_local_dir={tmp_path / 'out'}"]
+    assert launcher.train(places, "workflow_r1") == 0
+    assert compose_recipe("workflow_r1", started).actor_rollout_ref.model.custom_chat_template == PLAIN_TEMPLATE
