@@ -18,7 +18,8 @@ from workflow_r1.protocol import TAGS
 PLAIN_TEMPLATE = Path(__file__).with_name("plain_chat.jinja").read_text(encoding="utf-8").strip()
 """For base models without a template of their own: `User:` and `Assistant:`, a turn closed by end-of-sequence."""
 
-# Put before a template that knows no system role: the question's message then opens with the system prompt.
+# Put before a template that knows no system role, or keeps moving the system prompt to the last message: the question's
+# message then opens with it.
 _SYSTEM_INTO_QUESTION = (
     "{%- if messages | length > 1 and messages[0].role == 'system' %}{%- set messages = [{'role': messages[1].role, "
     "'content': messages[0].content + '\\n\\n' + messages[1].content}] + messages[2:] %}{%- endif %}"
@@ -34,6 +35,8 @@ _SAMPLE_TURN = (
 )
 _OPENED_THOUGHT = re.compile(r"<think>\s*\Z")
 _ANY_THOUGHT = re.compile(r"</?think>")
+# An empty thought in a model's own marks, such as Gemma 4's <|channel>thought<channel|>: it opens nothing.
+_CLOSED_THOUGHT = re.compile(r"[<\[]\W*(?:START_?)?(\w+)\W*[>\]].*[<\[]\W*(?:END_?)?\1\W*[>\]]", re.DOTALL)
 _PROTOCOL_TAG = re.compile(rf"</?(?:{'|'.join(TAGS)})>")
 
 
@@ -205,7 +208,7 @@ def _render_two_turns(
     tokenizer: Any, start: Sequence[Mapping[str, str]], arguments: Mapping[str, Any]
 ) -> tuple[str, list[str]]:
     """The role in which the template shows an observation, and what it writes before, between and after the turns."""
-    reason = "it leaves them out or rewrites them"
+    reason = "it leaves them out, rewrites them, or moves the prompt to them"
     for role in ("tool", "user"):
         round_ = [{"role": "assistant", "content": _TURN}, {"role": role, "content": _OBSERVATION}]
         try:
@@ -214,6 +217,8 @@ def _render_two_turns(
             reason = str(error)
             continue
         is_shown = [part.count(_OBSERVATION) for part in parts] == [0, 1, 1]
+        if any(_SYSTEM in part or _QUESTION in part for part in parts[1:]):  # Mistral's: to the last user message
+            continue
         # A template that counts tool messages of its own kind of call shows the second in another way than the first.
         if is_shown and (role == "user" or parts[1].startswith(parts[2].partition(_OBSERVATION)[0])):
             return role, parts
@@ -234,6 +239,6 @@ def _turn_head(prompt: str, before_turn: str) -> str:
         return head if head.strip() and not _ANY_THOUGHT.search(head) else ""
     differ = (i for i, (one, other) in enumerate(zip(prompt, before_turn, strict=False)) if one != other)
     opened = prompt[next(differ, len(before_turn)) :].strip()
-    if opened and not _ANY_THOUGHT.search(opened):
+    if opened and not _ANY_THOUGHT.search(opened) and not _CLOSED_THOUGHT.fullmatch(opened):
         raise ChatFormatError(f"its generation prompt opens a turn with {opened[:40]!r}, which is no <think>")
     return ""

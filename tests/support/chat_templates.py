@@ -32,6 +32,20 @@ WITHOUT_SYSTEM = """
 {%- if messages[0].role == "system" %}{{ raise_exception("System role not supported") }}{% endif %}
 """ + ALTERNATING.lstrip()
 
+# Mistral's third: the system prompt is part of the last message of the user, whichever that is.
+MOVES_SYSTEM = """
+{{- bos_token }}
+{%- set has_system = messages[0].role == "system" %}
+{%- set rest = messages[1:] if has_system else messages %}
+{%- for message in rest %}
+{%- if message.role == "tool" %}{{ raise_exception("No tools") }}{% endif %}
+{%- if message.role == "assistant" %}{{ message.content + eos_token }}
+{%- else %}
+{{- "[INST]" + (messages[0].content + "\n\n" if loop.last and has_system else "") + message.content + "[/INST]" }}
+{%- endif %}
+{%- endfor %}
+"""
+
 # Mistral: what a tool returns needs the id of a call, nine characters long, and is shown as JSON.
 CALL_IDS = """
 {{- bos_token }}
@@ -157,6 +171,10 @@ KINDS = {
     "alternating, another end of sequence": Kind(ALTERNATING, "<|endoftext|>", ("<start_of_turn>", "<end_of_turn>")),
     "no system role": Kind(WITHOUT_SYSTEM, "<end_of_turn>", ("<start_of_turn>",)),
     "call ids": Kind(CALL_IDS, "</s>", ("[INST]", "[/INST]", "[TOOL_RESULTS]", "[/TOOL_RESULTS]")),
+    "system prompt moves": Kind(MOVES_SYSTEM, "</s>", ("[INST]", "[/INST]")),
+    "empty thought in marks of its own": Kind(
+        CHATML.replace("assistant\n", "assistant\n<|channel>thought\n<channel|>"), tokens=("<|channel>", "<channel|>")
+    ),
     "base, with ChatML": Kind(CHATML, "<|endoftext|>", ("<|im_end|>",)),
     "base, without a template": Kind(None, "<|endoftext|>"),
     "opens the thought": Kind(OPENS_THOUGHT),

@@ -26,7 +26,10 @@ async def test_every_kind_of_chat_template_carries_two_turns(kind: str):
     await assert_two_turns_as_the_template_writes_them(
         tokenizer,
         blank=" " if kind == "blanks around turns" else "",
-        opened="<think>\n" if kind == "opens the thought" else "",
+        opened={
+            "opens the thought": "<think>\n",
+            "empty thought in marks of its own": "<|channel>thought\n<channel|>",
+        }.get(kind, ""),
         same_ids=kind != "text alone",
     )
     await assert_every_end_of_a_turn_is_known(tokenizer)
@@ -39,6 +42,7 @@ def test_a_model_without_a_template_gets_the_plain_one_and_one_without_a_system_
     assert folded.endswith(WITHOUT_SYSTEM.strip())
     assert [kind for kind in KINDS if usable_template(tokenizer_of(KINDS[kind]))] == [
         "no system role",
+        "system prompt moves",
         "base, without a template",
     ]
 
