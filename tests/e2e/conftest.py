@@ -175,6 +175,7 @@ def killed(embedded_run: Run, saved: int) -> list[psutil.Process]:
     """The processes of the same command, started again and killed while it was starting vLLM."""
     command = embedded_run.start(*SETTINGS)
     while len(command.processes) < 10:
+        assert command.processes
         time.sleep(0.2)
         command.look()
     command.send(signal.SIGKILL)
