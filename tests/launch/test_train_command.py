@@ -47,7 +47,7 @@ def error_of(folder: Path, *overrides: str, recipe: str = "workflow_r1_embedded"
         ("++workflow_r1.operators.search={api_key:sk-x}", "set SEARCH_API_KEY in the environment"),
         ("trainer.default_local_dir=hdfs://far/away", "hdfs://far/away is no folder of this machine"),
         ("trainer.default_local_dir=null", "trainer.default_local_dir=None is no folder of this machine"),
-        ("data.train_files=/nowhere/train.parquet", "which does not exist: prepare the data with"),
+        ("data.train_files=/nowhere/train.parquet", "does not exist. If it is not what you mean to train on, prepare"),
         ("actor_rollout_ref.model.path=/nowhere/model", "There is no model at '/nowhere/model'"),
         ("world.train_questions=50000", "ask for at most"),
         ("world.policy=large", "There is no world.policy 'large': take tiny or smollm2"),
@@ -69,5 +69,8 @@ def test_the_reference_recipe_without_an_endpoint(folder: Path, monkeypatch: pyt
     pq.write_table(pa.Table.from_pylist([row]), folder / "mine.parquet")
     (folder / "config.json").write_text("{}")
     files = [f"data.{name}={folder}/mine.parquet" for name in ("train_files", "val_files")]
-    line = error_of(folder, *files, f"actor_rollout_ref.model.path={folder}", recipe="workflow_r1")
+    one_question = ("data.train_batch_size=1", "actor_rollout_ref.actor.ppo_mini_batch_size=1")
+    no_gpu = ("trainer.device=cpu", "actor_rollout_ref.actor.strategy=fsdp2")
+    settings = [*files, *one_question, *no_gpu, f"actor_rollout_ref.model.path={folder}"]
+    line = error_of(folder, *settings, recipe="workflow_r1")
     assert "OPERATOR_BASE_URL, OPERATOR_API_KEY, OPERATOR_MODEL_NAME are not set" in line
