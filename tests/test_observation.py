@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast
 
-from workflow_r1.observation import ObservationFilter, truncate
+from workflow_r1.observation import CHARACTERS_A_TOKEN, ObservationFilter, truncate
 from workflow_r1.world.tokenizer import build_tokenizer
 
 TOKENIZER = build_tokenizer(["who wrote the Hobbit"])
@@ -38,6 +38,15 @@ def test_the_bound_counts_the_policys_tokens():
     per_line = len(TOKENIZER.encode("who wrote the Hobbit ", add_special_tokens=False))
     assert ObservationFilter(per_line, "right", TOKENIZER)(output) == "who wrote the Hobbit ...(truncated)"
     assert ObservationFilter(3 * per_line, "right", TOKENIZER)(output) == output
+
+
+@pytest.mark.parametrize("tokenizer", [None, TOKENIZER])
+def test_a_long_run_of_few_tokens_is_cut_by_its_characters_and_says_so(tokenizer):
+    blanks = "a" + " " * 1_000 + "b"
+    read = ObservationFilter(4, "middle", tokenizer)(blanks)
+    assert "(truncated)" in read
+    assert len(read) < 4 * CHARACTERS_A_TOKEN + 32
+    assert (read[0], read[-1]) == ("a", "b")
 
 
 def test_without_a_tokenizer_four_letters_or_one_sign_count_as_a_token():

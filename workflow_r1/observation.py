@@ -9,6 +9,8 @@ from workflow_r1.protocol import neutralise
 
 TruncateSide = Literal["left", "right", "middle"]
 
+CHARACTERS_A_TOKEN = 32  # far more than any prose has; what is longer on average is cut by its characters
+
 Spans = list[tuple[int, int]]
 """Where each token lies in a text: `(start, end)` characters."""
 
@@ -32,7 +34,8 @@ class ObservationFilter:
     """From an operator's output to what the policy reads.
 
     Attributes:
-        max_tokens: the policy's tokens that are kept of one output.
+        max_tokens: the policy's tokens that are kept of one output, and at most `CHARACTERS_A_TOKEN` times as many
+            characters.
         side: where a longer one is cut.
         tokenizer: the policy's, a fast one of transformers. None where it is not known, as behind a hosted endpoint:
             then groups of up to four letters stand in for tokens.
@@ -43,7 +46,8 @@ class ObservationFilter:
     tokenizer: Any = None
 
     def __call__(self, output: str) -> str:
-        text, spans = self._harmless(output)
+        # A megabyte would take a tokenizer seconds, for what is cut anyway.
+        text, spans = self._harmless(_cut(output, CHARACTERS_A_TOKEN * self.max_tokens, self.side))
         return truncate(text, spans, self.max_tokens, self.side)
 
     def _harmless(self, output: str) -> tuple[str, Spans]:
@@ -91,9 +95,23 @@ def truncate(text: str, spans: Spans, max_tokens: int, side: TruncateSide) -> st
     """
     if len(spans) <= max_tokens:
         return text
-    head = {"left": 0, "right": max_tokens, "middle": max_tokens // 2}[side]
-    tail = max_tokens - head
-    start = text[: spans[head - 1][1]] if head else ""
-    end = text[spans[-tail][0] :] if tail else ""
+    head, tail = _kept(max_tokens, side)
+    return _marked(text[: spans[head - 1][1]] if head else "", text[spans[-tail][0] :] if tail else "", side)
+
+
+def _cut(text: str, max_characters: int, side: TruncateSide) -> str:
+    """As `truncate`, by characters."""
+    if len(text) <= max_characters:
+        return text
+    head, tail = _kept(max_characters, side)
+    return _marked(text[:head], text[len(text) - tail :], side)
+
+
+def _kept(count: int, side: TruncateSide) -> tuple[int, int]:
+    head = {"left": 0, "right": count, "middle": count // 2}[side]
+    return head, count - head
+
+
+def _marked(start: str, end: str, side: TruncateSide) -> str:
     before, after = ("" if side == "left" else "..."), ("" if side == "right" else "...")
     return f"{start}{before}(truncated){after}{end}"

@@ -3,8 +3,11 @@
 from collections.abc import Callable
 from contextlib import suppress
 
+from support.qwen_like_tokenizer import qwen_like_tokenizer
+
 from workflow_r1.evaluation.endpoint import Completion
 from workflow_r1.evaluation.session import closed_turn
+from workflow_r1.observation import ObservationFilter
 from workflow_r1.operators.builtin import Revise, ScEnsemble
 from workflow_r1.operators.errors import OperatorInputError
 from workflow_r1.operators.reply import extract_tag
@@ -55,6 +58,8 @@ def _read_inputs(text: str) -> None:
 READERS: dict[str, Callable[[str], object]] = {
     "a turn": lambda text: parse_turn(text, max_calls=3),
     "operator output": neutralise,
+    "what a policy reads": lambda text: ObservationFilter(1024, "middle", qwen_like_tokenizer())(text),
+    "what an unknown policy reads": lambda text: ObservationFilter(1024, "middle")(text),
     "operator inputs": _read_inputs,
     "an operator's reply": lambda text: extract_tag(text, "result"),
     "an endpoint's turn": lambda text: closed_turn(Completion(text, "stop", None, 1, 1), max_calls=3),
