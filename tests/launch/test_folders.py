@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 from verl.utils.dataset.rl_dataset import RLHFDataset
 
+from workflow_r1.data.training import load_training_file
 from workflow_r1.launch import recipe
 from workflow_r1.launch.recipe import EMBEDDED, LaunchError, compose_recipe, quoted, with_quoted_paths
 from workflow_r1.launch.train import _of_the_trainer_alone, _output_dir
@@ -56,6 +57,14 @@ def test_verl_reads_data_from_any_folder_and_none_beside_it(tmp_path):
     assert list(config.data.train_files) == [str(folder / "train.parquet")]
     data = OmegaConf.merge(seen_by_verl.data, {"filter_overlong_prompts": False})
     assert RLHFDataset(data.train_files, tokenizer=None, config=data).dataframe["prompt"][:] == ["right"]
+    assert load_training_file(config.data.train_files[0])["prompt"][:] == ["right"]
+
+
+def test_a_pattern_on_purpose_stays_one(tmp_path):
+    pq.write_table(pa.table({"prompt": ["a"]}), tmp_path / "part-1.parquet")
+    config = compose_recipe(EMBEDDED, [f"data.train_files='{tmp_path}/part-*.parquet'", "data.val_files=a"])
+    seen_by_verl = compose_recipe(EMBEDDED, list(_of_the_trainer_alone(config, tmp_path)))
+    assert list(seen_by_verl.data.train_files) == [f"{tmp_path}/part-*.parquet"]
 
 
 @pytest.mark.parametrize(

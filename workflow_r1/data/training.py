@@ -39,13 +39,18 @@ def load_training_file(file: str) -> "Dataset":
         if is_parquet(path) != (kind == "parquet"):
             raise DataError(f"{path} is {'JSON' if kind == 'parquet' else 'Parquet'} by its content: rename it.")
     try:
-        return datasets.load_dataset(kind, data_files=file, split="train")
+        return datasets.load_dataset(kind, data_files=as_pattern(file), split="train")
     except (datasets.exceptions.DatasetsError, pa.ArrowException, OSError, ValueError, RecursionError) as error:
         for path in paths:
             if not sum(1 for _ in read_rows(path)):  # which names a malformed line
                 raise DataError(f"{path} has no rows.") from None
         reason = str(error.__cause__ or error).strip().splitlines()[0]
         raise DataError(f"{file} cannot be loaded as verl loads it: {reason.rstrip('.')}.") from None
+
+
+def as_pattern(file: str) -> str:
+    """An entry as `datasets` and verl have to be told it: a name with a wildcard in it, such as `[1]`, is a pattern."""
+    return glob.escape(file) if "://" not in file and Path(file).expanduser().is_file() else file
 
 
 def _matching(file: str) -> list[Path]:

@@ -1,6 +1,5 @@
 """`workflow-r1 train`: check everything, start verl's trainer, show progress, report."""
 
-import glob
 import os
 import re
 import signal
@@ -16,6 +15,7 @@ from rich.console import Console
 
 from workflow_r1.cache_dir import cache_dir
 from workflow_r1.checkpoints import last_step
+from workflow_r1.data.training import as_pattern
 from workflow_r1.endings import end_in_order, uninterrupted
 from workflow_r1.folder_lock import FolderInUseError, FolderLock
 from workflow_r1.launch import preflight
@@ -158,7 +158,7 @@ def _of_the_trainer_alone(config: DictConfig, output_dir: Path) -> Iterator[str]
     for name in ("train_files", "val_files"):
         files = config.data[name]
         paths = [files] if isinstance(files, str) else files
-        yield f"data.{name}=[{','.join(quoted(glob.escape(path)) for path in paths)}]"
+        yield f"data.{name}=[{','.join(quoted(as_pattern(path)) for path in paths)}]"
 
 
 def _environment(trackers: list[str], cpu: bool, output_dir: Path) -> Mapping[str, str]:
