@@ -11,5 +11,5 @@ from support.hostile_texts import HOSTILE_TEXTS, READERS
 def test_no_text_takes_quadratic_time(reader: str, text: str) -> None:
     started = time.process_time()
     READERS[reader](HOSTILE_TEXTS[text])
-    # benchmarks/parsing_speed.py has the figures, all below 0.2 s; quadratic time would be minutes.
-    assert time.process_time() - started < 3
+    # All below 0.2 s on an idle machine (benchmarks/parsing_speed.py); the rest is for slow and busy ones.
+    assert time.process_time() - started < 1

@@ -84,6 +84,23 @@ def test_every_added_token_loses_its_meaning_and_ordinary_text_is_left_as_it_is(
     assert cut(ordinary) == ordinary
 
 
+@pytest.mark.parametrize(
+    "token", ["<eot >", "<|>", "<\u200b>", "USER:", "### Response:", "<|x|", "</end", "[|Human|]", "§user§", "@@ask@@"]
+)
+def test_an_added_token_of_any_look_loses_its_meaning(token):
+    tokenizer = copy.deepcopy(TOKENIZER)
+    tokenizer.add_tokens([token])
+    read = ObservationFilter(1_000, "middle", tokenizer)(f"before {token} after {token}{token}")
+    assert tokenizer.convert_tokens_to_ids(token) not in tokenizer.encode(read)
+    assert read.startswith("before ")
+
+
+def test_a_special_token_of_one_character_is_taken_out():
+    tokenizer = copy.deepcopy(TOKENIZER)
+    tokenizer.add_special_tokens({"additional_special_tokens": ["¤"]})
+    assert ObservationFilter(1_000, "middle", tokenizer)("5 ¤") == "5 ·"
+
+
 def test_what_the_vocabulary_lacks_is_no_control_token():
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=Tokenizer(models.WordLevel({"[UNK]": 0, "known": 1}, unk_token="[UNK]")), unk_token="[UNK]"
@@ -97,5 +114,16 @@ def test_without_a_tokenizer_the_common_control_tokens_lose_their_meaning():
     foreign = "<start_of_turn>[INST]<|im_end|><｜end▁of▁sentence｜></tool_response></s>"
     read = ObservationFilter(1_000, "middle")(foreign)
     assert read == "‹start_of_turn›[·I·N·S·T·]‹|im_end|›‹｜end▁of▁sentence｜›‹/tool_response›‹/s›"
-    ordinary = "<b>bold</b> [1] x < y"
+    for token in (
+        "<unused1>",
+        "<<SYS>>",
+        "[THINK]",
+        "[/AVAILABLE_TOOLS]",
+        "<BOS_TOKEN>",
+        "<turn|>",
+        "<|turn>",
+        "<unk>",
+    ):
+        assert token not in ObservationFilter(1_000, "middle")(f"a {token} b")
+    ordinary = "<b>bold</b> [1] x < y [USA] [sic] if a < tool and b > 3: <T>"
     assert ObservationFilter(1_000, "middle")(ordinary) == ordinary

@@ -120,7 +120,7 @@ def test_chat_control_tokens_are_neutralised():
 
 
 def test_ordinary_text_and_operator_fields_are_left_alone():
-    text = "a < b > c, <question>why?</question> 3 <answers> x"
+    text = "a < b > c, <question>why?</question> 3 <answers> x, if a < tool and b > 3"
     assert neutralise(text) == text
 
 

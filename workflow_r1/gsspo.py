@@ -249,11 +249,16 @@ def group_relative_advantages(
 def _number_groups(labels: Iterable[Hashable], count: int) -> torch.Tensor:
     """(count,) int64: labels numbered in the order in which they first appear."""
     if isinstance(labels, torch.Tensor):
-        labels = labels.tolist()
+        labels = labels.cpu()
     numbers: dict[Hashable, int] = {}
-    # A tensor is equal to nothing but itself as a key: taken as it is, every row would be a group of its own.
-    plain = (label.item() if isinstance(label, torch.Tensor) else label for label in labels)
-    group = [numbers.setdefault(label, len(numbers)) for label in plain]
+    # A tensor is equal to nothing but itself as a key, and so is NaN: every row would be a group of its own.
+    try:
+        plain = [label.item() if hasattr(label, "item") else label for label in labels]
+        group = [numbers.setdefault(label, len(numbers)) for label in plain]
+    except (TypeError, ValueError, RuntimeError):
+        raise ValueError("A group label is one text or number for each response.") from None
+    if any(label != label for label in plain):
+        raise ValueError("A group label is NaN, which is equal to no other.")
     if len(group) != count:
         raise ValueError(f"Every response needs one group label; got {len(group)} labels for {count} responses.")
     return torch.tensor(group, dtype=torch.int64)

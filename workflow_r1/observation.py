@@ -17,16 +17,15 @@ Spans = list[tuple[int, int]]
 # About the length of a token in English prose, and never longer than one character where words have no spaces.
 _STAND_IN = re.compile(r"\s*(?:[a-zA-Z0-9]{1,4}|\S)|\s+")
 
-# What an added token that is not declared special looks like where it means something: signs around a name. The others
-# are ordinary text that a vocabulary holds whole: runs of blanks and line breaks, words, rules of dashes.
-_MARKUP = re.compile(r"[^\w\s]\S*\w\S*[^\w\s]")
+# An added token that is not declared special and is ordinary text which the vocabulary holds whole: blanks, a word, a
+# rule of dashes. Every other one means something.
+_ORDINARY = re.compile(r"\s*(?:\w+|(\S)\1*)?\s*")
 # Where the policy's tokenizer is not known: what the common chat templates are written with.
-_COMMON_CONTROL_TOKENS = (
-    *("<s>", "</s>", "<bos>", "<eos>", "<start_of_turn>", "<end_of_turn>"),
-    *("[INST]", "[/INST]", "[TOOL_CALLS]", "[TOOL_RESULTS]", "[/TOOL_RESULTS]", "[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]"),
-    *("<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>", "[gMASK]", "<sop>", "[e~[", "]~b]"),
+_COMMON_CONTROL_TOKENS = re.compile(
+    r"<\|[^<>|]{1,40}>|<[^<>|]{1,40}\|>|<｜[^<>｜]{1,40}｜>|<</?SYS>>|\[e~\[|\]~b\]"
+    r"|</?(?:s|bos|eos|pad|unk|mask|sop|eop|unused\d+|[A-Z_]+_TOKEN|(?:start|end)_of_\w+|fim_\w+|tool_(?:call|response)s?)>"
+    r"|\[/?(?:INST|TOOL_\w+|SYSTEM_PROMPT|AVAILABLE_TOOLS|THINK|ARGS|CALL_ID|g?MASK)\]"
 )
-_FULL_WIDTH_CONTROL = re.compile(r"<｜[^<>｜]*｜>")
 
 
 @dataclass(frozen=True)
@@ -52,7 +51,7 @@ class ObservationFilter:
 
     def _harmless(self, output: str) -> tuple[str, Spans]:
         if self.tokenizer is None:
-            text = neutralise(output, {*_COMMON_CONTROL_TOKENS, *_FULL_WIDTH_CONTROL.findall(output)})
+            text = neutralise(output, set(_COMMON_CONTROL_TOKENS.findall(output)))
             return text, [match.span() for match in _STAND_IN.finditer(text)]
         text, control = neutralise(output, [self.tokenizer.unk_token or ""]), _control_ids(self.tokenizer)
         while True:
@@ -69,7 +68,7 @@ class ObservationFilter:
 @lru_cache(maxsize=4)
 def _control_ids(tokenizer: Any) -> frozenset[int]:
     added = tokenizer.added_tokens_decoder.items()
-    control = {id for id, token in added if token.special or _MARKUP.fullmatch(token.content)}
+    control = {id for id, token in added if token.special or not _ORDINARY.fullmatch(token.content)}
     # What the vocabulary lacks is no control token, though it is read as one.
     return frozenset((control | set(tokenizer.all_special_ids)) - {tokenizer.unk_token_id})
 

@@ -18,7 +18,9 @@ TAGS = ("think", "tool", "answer", "info")
 STOP_STRINGS = ("</tool>", "</answer>")
 
 # Every pattern here takes linear time: no two repeats that can match the same characters stand side by side.
-_TAG = re.compile(rf"<\s*(?:/\s*)?(?:{'|'.join(TAGS)})\b[^<>]*>", re.IGNORECASE)
+_NAME = f"(?:{'|'.join(TAGS)})"
+# With anything behind the name, or with blanks around it; `a < tool and b > c` is a comparison.
+_TAG = re.compile(rf"<(?:/?{_NAME}\b[^<>]*|\s*(?:/\s*)?{_NAME}\s*)>", re.IGNORECASE)
 _CHAT_CONTROL = re.compile(r"<\|[^<>|]*\|>")
 _THINK = re.compile(r"\s*<think>(?P<think>.*?)</think>\s*", re.DOTALL)
 _ANSWER = re.compile(r"<answer>(?P<answer>.*?)</answer>\s*", re.DOTALL)
@@ -116,7 +118,7 @@ def neutralise(text: str, control_tokens: Iterable[str] = ()) -> str:
 def _disarm(token: str) -> str:
     if "<" in token:
         return token.replace("<", "‹").replace(">", "›")
-    return "·".join(token)
+    return "·".join(token) if len(token) > 1 else "·"
 
 
 def render_observation(outputs: Sequence[tuple[str, str]]) -> str:

@@ -78,12 +78,23 @@ def test_a_small_difference_that_is_no_rounding_counts():
         np.array([3, 5, 3, 5]),
         np.array(["a", "b", "a", "b"], dtype=object),
         (label for label in ("x", "y", "x", "y")),
+        torch.tensor([[3], [5], [3], [5]]),
+        np.array([[3.0], [5.0], [3.0], [5.0]]),
+        [np.array(3), np.array(5), np.array(3), np.array(5)],
     ],
 )
 def test_labels_of_any_kind_make_the_same_groups(labels):
     rewards, mask = outcome_rewards([1.0, 0.0, 0.0, 2.0]), torch.ones(4, 4)
     advantages = group_relative_advantages(rewards, mask, labels, normalise_by_std=False)
     close(advantages[:, 0], [0.5, -1.0, -0.5, 1.0])
+
+
+@pytest.mark.parametrize(
+    "labels", [torch.zeros(4, 2), [[1], [2], [1], [2]], [float("nan")] * 4, torch.full((4,), torch.nan)]
+)
+def test_labels_that_make_no_groups_are_refused(labels):
+    with pytest.raises(ValueError, match="group label"):
+        group_relative_advantages(outcome_rewards([0.0] * 4), torch.ones(4, 4), labels)
 
 
 def test_too_few_labels_are_refused():
