@@ -45,6 +45,15 @@ def test_trajectories_come_back_from_jsonl_as_they_went(tmp_path_factory, trajec
     assert list(read_jsonl(path)) == trajectories
 
 
+def test_text_that_nothing_can_encode_does_not_end_a_run(tmp_path):
+    broken, mended = "a\ud83d", "a\ufffd"
+    call = CallRecord(operator=broken, input=broken, output=broken, error=broken)
+    turn = Turn(text=broken, think=broken, answer=broken, calls=[call])
+    write_jsonl(tmp_path / "t.jsonl", [Trajectory(question=broken, turns=[turn], ended_by=EndedBy.ANSWERED)])
+    [read] = read_jsonl(tmp_path / "t.jsonl")
+    assert (read.question, read.answer, read.calls[0].error, read.calls[0].output) == (mended,) * 4
+
+
 def test_writing_appends(tmp_path):
     path = tmp_path / "t.jsonl"
     for question in ("first", "second"):

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict
 
 from workflow_r1.jsonl import read_lines
 from workflow_r1.unmeasured import total
+from workflow_r1.well_formed import Text
 
 
 class EndedBy(str, Enum):
@@ -36,11 +37,11 @@ class CallRecord(_Record):
         completion_tokens: likewise.
     """
 
-    operator: str
-    input: str
-    output: str
+    operator: Text
+    input: Text
+    output: Text
     failed: bool = False
-    error: str | None = None
+    error: Text | None = None
     seconds: float = 0.0
     prompt_tokens: int | None = 0
     completion_tokens: int | None = 0
@@ -62,12 +63,12 @@ class Turn(_Record):
         error: what broke the grammar.
     """
 
-    text: str
+    text: Text
     tokens: tuple[int, int] = (0, 0)
-    think: str = ""
+    think: Text = ""
     calls: list[CallRecord] = []
-    answer: str | None = None
-    error: str | None = None
+    answer: Text | None = None
+    error: Text | None = None
     generate_seconds: float = 0.0
     operator_seconds: float = 0.0
 
@@ -80,7 +81,7 @@ class Trajectory(_Record):
         reward: the reward and its parts, as `workflow_r1.reward.score_trajectory` returns them.
     """
 
-    question: str
+    question: Text
     turns: list[Turn] = []
     ended_by: EndedBy
     data_source: str = ""

@@ -72,6 +72,12 @@ async def test_halves_of_surrogate_pairs_can_be_encoded(endpoint, make_pool):
     assert result.text == "a\ufffdb 😀"
 
 
+async def test_halves_of_surrogate_pairs_in_an_error_can_be_encoded(endpoint, make_pool):
+    endpoint.behaviour = sends(sent(b'{"error": {"message": "bad \\ud83d thing"}}', status=400))
+    result = await make_pool(max_retries=0).call("AnswerGenerate", "q")
+    assert "bad \ufffd thing" in result.error
+
+
 async def test_a_reply_of_a_megabyte_is_read(endpoint, make_pool):
     endpoint.behaviour = sends(sent(message("<result>" + "word " * 200_000 + "</result>")))
     result = await make_pool().call("AnswerGenerate", "q")

@@ -179,7 +179,7 @@ def ask(
     from workflow_r1.evaluation.config import PolicySettings, parse_settings
     from workflow_r1.evaluation.errors import EvaluationError
     from workflow_r1.evaluation.opening import open_policy
-    from workflow_r1.operators.completion import well_formed
+    from workflow_r1.well_formed import well_formed
 
     def run() -> bool:
         if policy is None:

@@ -28,6 +28,6 @@ class FirstTurns:
             return None
         return (
             f"No first turn has been well-formed so far. {first.error} The last one began {first.text[:_SHOWN]!r}. If "
-            " the policy does write its turns as in training, the server alters them: serve it without "
+            "the policy does write its turns as in training, the server alters them: serve it without "
             "--reasoning-parser and --tool-call-parser, with its own chat template, and see that --prompt is right."
         )

@@ -10,7 +10,6 @@ import typer
 from rich.table import Table
 
 from workflow_r1.operators.builtin import Search
-from workflow_r1.operators.completion import well_formed
 from workflow_r1.operators.errors import OperatorConfigError, OperatorEndpointError
 from workflow_r1.operators.ledger import read_ledger
 from workflow_r1.operators.pool import OperatorPool
@@ -18,6 +17,7 @@ from workflow_r1.operators.registry import select_operators
 from workflow_r1.operators.usage import usage_table
 from workflow_r1.terminal import TextConsole, echo, fail
 from workflow_r1.unmeasured import shown
+from workflow_r1.well_formed import well_formed
 
 T = TypeVar("T")
 

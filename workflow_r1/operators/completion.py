@@ -14,15 +14,21 @@ from typing import Any
 
 from workflow_r1.operators.complaint import Complaint, complaint_of, is_web_page
 from workflow_r1.protocol import STOP_STRINGS
+from workflow_r1.well_formed import well_formed
 
-_CUT = {"length", "max_tokens", "max_length", "max_new_tokens", "max_output_tokens", "model_length", "token_limit"}
+_CUT = {
+    *("length", "max_tokens", "max_length", "max_new_tokens", "max_output_tokens", "max_output_length", "model_length"),
+    *("token_limit", "context_length_exceeded", "context_window_exceeded", "model_context_window_exceeded"),
+}
 _WITHHELD = {"content_filter", "safety", "sensitive", "recitation", "blocklist", "prohibited_content", "refusal"}
 _BROKEN = {"error", "abort", "aborted", "cancelled", "network_error", "insufficient_system_resource"}
-_THOUGHTS = ("reasoning_content", "reasoning", "thinking", "reasoning_details", "thinking_blocks")
+_THOUGHTS = (
+    *("reasoning_content", "reasoning", "reasoning_text", "reasoning_details"),
+    *("thinking", "thinking_blocks", "thought", "thoughts"),
+)
 _STREAM = re.compile(r"(?:data|event|id|retry)?:")
 _DEEPEST = 8  # levels of parts within parts
 _UNSEEN_TOKENS = 32  # more than the stop string and the special tokens that a server leaves out of the text
-_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class MalformedReplyError(Exception):
@@ -104,12 +110,12 @@ def read_completion(content: str) -> Completion:
     choice = choices[0] if isinstance(choices, list) and choices and isinstance(choices[0], dict) else None
     message = _message(choice)
     error = reply.get("error") or (choice or {}).get("error")
-    if error or (message is None and complaint_of(reply).text):
-        raise ErrorReplyError(complaint_of(error or reply))
+    said = complaint_of(error) if complaint_of(error).text else complaint_of(reply)
+    if error or (message is None and said.text):
+        raise ErrorReplyError(said)
     if choice is None or message is None:
         raise MalformedReplyError
-    finish_reason = choice.get("finish_reason")
-    finish_reason = finish_reason if isinstance(finish_reason, str) else None
+    finish_reason = _finish_reason(choice.get("finish_reason"))
     if (finish_reason or "").lower() in _BROKEN:
         raise ErrorReplyError(Complaint(f"the reply ended by {finish_reason!r}"))
     text, reasoning = _text_and_thoughts(message)
@@ -156,11 +162,6 @@ def read_models(content: str) -> dict[str, int | None]:
     return {model["id"]: _count(model, "max_model_len") or None for model in models}
 
 
-def well_formed(text: str) -> str:
-    """`text` without halves of surrogate pairs, which JSON can hold and nothing can encode."""
-    return _SURROGATE.sub("\ufffd", text)
-
-
 def _parsed(content: str) -> dict[str, Any]:
     content = content.lstrip("\ufeff \t\r\n")
     if _STREAM.match(content):
@@ -201,8 +202,14 @@ def _joined(stream: str) -> dict[str, Any]:
     return {"choices": [{**choice, "message": {**message, **texts}}], "usage": usage}
 
 
+def _finish_reason(value: Any) -> str | None:
+    """A word for why a text ended; some servers send an object around it, some a constant's whole name."""
+    value = _object(value).get("type", value)
+    return well_formed(re.sub("^finish_reason_", "", value, flags=re.IGNORECASE)) if isinstance(value, str) else None
+
+
 def _events(stream: str) -> Iterator[dict[str, Any]]:
-    for line in stream.splitlines():
+    for line in re.split(r"\r?\n|\r", stream):  # and not where splitlines() does: U+2028 may stand in the text
         data = line.removeprefix("data:").strip() if line.startswith("data:") else ""
         if data and data != "[DONE]":
             try:
@@ -230,7 +237,8 @@ def _text_and_thoughts(message: dict[str, Any]) -> tuple[str, str]:
 
 
 def _is_thought(part: Any) -> bool:
-    return isinstance(part, dict) and part.get("type") in ("thinking", "reasoning")
+    kind = str(_object(part).get("type"))
+    return kind.startswith(("thinking", "thought", "reasoning")) or _object(part).get("thought") is True
 
 
 def _text(value: Any, depth: int = 0) -> str:

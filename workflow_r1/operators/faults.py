@@ -12,6 +12,7 @@ from workflow_r1.operators.complaint import Complaint
 from workflow_r1.operators.completion import ErrorReplyError, MalformedReplyError
 from workflow_r1.operators.connection_faults import PROXY_WANTS_PASSWORD, connection_fault
 from workflow_r1.operators.errors import OperatorEndpointError, PromptTooLongError
+from workflow_r1.well_formed import well_formed
 
 _PASSING_STATUS = (408, 409, 429)
 _NEVER_TOO_LONG = (401, 402, 403, 404, 429)
@@ -151,7 +152,7 @@ def _seconds(value: str, now: float) -> float:
 
 
 def _excerpt(message: str, wording: Wording) -> str:
-    message = " ".join(_redacted(message, wording.secret.get_secret_value()).split()).rstrip(".")
+    message = well_formed(" ".join(_redacted(message, wording.secret.get_secret_value()).split()).rstrip("."))
     if not message:
         return ""
     return ": " + (message if len(message) <= _EXCERPT_LENGTH else message[:_EXCERPT_LENGTH] + "...")

@@ -1,0 +1,17 @@
+"""Text that can be encoded, whatever was in the JSON that it came in."""
+
+import re
+from typing import Annotated
+
+from pydantic import AfterValidator
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def well_formed(text: str) -> str:
+    """`text` without halves of surrogate pairs, which JSON can hold and no file can."""
+    return text if text.isascii() else _SURROGATE.sub("\ufffd", text)
+
+
+Text = Annotated[str, AfterValidator(well_formed)]
+"""The type of a record's field that holds foreign text: the record can always be written."""
