@@ -126,3 +126,25 @@ def test_files_that_are_not_there_are_named(recipe, checkpoint):
 def test_a_checkpoint_of_another_verl_run_has_no_settings_to_compare(recipe, checkpoint):
     (checkpoint / "config.yaml").unlink()
     check_resume(recipe({f"{OPTIM}.lr": 1.0}), checkpoint)
+
+
+def test_another_models_weights_are_not_gone_on_with(recipe, checkpoint):
+    made_by = OmegaConf.load(checkpoint / "config.yaml")
+    made_by.actor_rollout_ref.model.path = "/models/one"
+    OmegaConf.save(made_by, checkpoint / "config.yaml")
+    check_resume(recipe({f"{MODEL}.path": "/moved/one"}), checkpoint)
+    check_resume(recipe(), checkpoint)  # the embedded run names its policy itself
+    assert 'path is "two" here and "one" there' in refusal(recipe({f"{MODEL}.path": "org/two"}), checkpoint)
+    assert "lora_alpha is 99 here" in refusal(recipe({f"{MODEL}.lora_alpha": 99}), checkpoint)
+
+
+@pytest.mark.parametrize("text", ["[]", "{}", "null", '{"world_size": null, "FSDP_version": 2}', "{torn"])
+def test_a_torn_note_of_a_checkpoint_is_a_sentence(recipe, checkpoint, text):
+    (checkpoint / "actor" / "fsdp_config.json").write_text(text)
+    assert "has no readable fsdp_config.json" in refusal(recipe(), checkpoint)
+
+
+@pytest.mark.parametrize("text", ["a: [", "a: ${", "\t"])
+def test_a_torn_configuration_of_a_checkpoint_is_a_sentence(recipe, checkpoint, text):
+    (checkpoint / "config.yaml").write_text(text)
+    assert "cannot be read" in refusal(recipe(), checkpoint)

@@ -171,6 +171,7 @@ def _check(config: DictConfig, environ: Mapping[str, str], needs_policy: bool, s
     preflight.check_keys(config)
     preflight.check_loss(config)
     preflight.check_unread(config)
+    preflight.check_numbers(config)
     preflight.check_rollouts(config)
     preflight.check_data(config)
     preflight.check_training(config)

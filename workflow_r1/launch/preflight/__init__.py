@@ -13,6 +13,7 @@ from workflow_r1.launch.preflight.machine import (
     usable_hardware,
 )
 from workflow_r1.launch.preflight.model import check_chat_template, check_model
+from workflow_r1.launch.preflight.numbers import check_numbers
 from workflow_r1.launch.preflight.operators import check_operators
 from workflow_r1.launch.preflight.resume import check_resume
 from workflow_r1.launch.preflight.rollouts import check_rollouts
@@ -28,6 +29,7 @@ __all__ = [
     "check_loss",
     "check_machine",
     "check_model",
+    "check_numbers",
     "check_operators",
     "check_plugin",
     "check_resume",

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from workflow_r1.checkpoints import CONFIG_FILE
 from workflow_r1.launch.recipe import LaunchError
@@ -18,13 +20,19 @@ _LOAD = f"{_ACTOR}.checkpoint.load_contents"
 _FSDP_VERSIONS = {"fsdp": 1, "fsdp2": 2}
 _FILES = {"model": "model", "optimizer": "optim", "extra": "extra_state"}  # what may be loaded -> its files' beginning
 
-_MODEL = [f"actor_rollout_ref.model.{name}" for name in ("lora_rank", "target_modules", "exclude_modules")]
+_PATH = "actor_rollout_ref.model.path"
+_MODEL = [
+    f"actor_rollout_ref.model.{name}" for name in ("lora_rank", "lora_alpha", "target_modules", "exclude_modules")
+]
 # torch's optimizers and verl's schedule take these back from their saved state.
 _OPTIMIZER = [
     f"{_ACTOR}.optim.{name}"
     for name in ("lr", "betas", "weight_decay", "optimizer", "optimizer_impl", "override_optimizer_config")
 ]
-_ORDER = [f"data.{name}" for name in ("train_files", "train_max_samples", "shuffle", "seed")]
+_ORDER = [
+    f"data.{name}"
+    for name in ("train_files", "train_max_samples", "shuffle", "seed", "max_prompt_length", "filter_overlong_prompts")
+]
 
 
 def check_resume(config: DictConfig, checkpoint: Path | None) -> None:
@@ -44,7 +52,12 @@ def check_resume(config: DictConfig, checkpoint: Path | None) -> None:
     made_by = checkpoint / CONFIG_FILE
     if not made_by.is_file():  # of another verl run
         return
-    before = OmegaConf.create(made_by.read_text())
+    before = _read(made_by)
+    if config.actor_rollout_ref.model.path is not None and (changes := _changes([_PATH], before, config)):
+        raise LaunchError(
+            f"{checkpoint} holds the weights of another model, with which training would go on ({changes}): set it "
+            "back, or start another run with another trainer.default_local_dir."
+        )
     if changes := _changes(_MODEL, before, config):
         raise LaunchError(
             f"{checkpoint} holds weights of another shape ({changes}): set it back, "
@@ -69,21 +82,22 @@ def _check_files(config: DictConfig, checkpoint: Path, loaded: list[str]) -> Non
     actor, trainer = checkpoint / "actor", config.trainer
     try:
         saved = json.loads((actor / "fsdp_config.json").read_text())
-    except (OSError, ValueError):
+        saved_ranks, version = int(saved["world_size"]), int(saved["FSDP_version"])
+    except (OSError, ValueError, TypeError, KeyError):
         raise LaunchError(
             f"{actor} has no readable fsdp_config.json, so it is no complete checkpoint of verl's FSDP engine: "
             "resume from another with trainer.resume_mode=resume_path and trainer.resume_from_path."
         ) from None
     ranks = trainer.nnodes * trainer.n_gpus_per_node
-    if saved["world_size"] != ranks:
+    if saved_ranks != ranks:
         raise LaunchError(
-            f"{checkpoint} was saved by {saved['world_size']} GPU(s) and verl resumes on as many, not on {ranks}: "
+            f"{checkpoint} was saved by {saved_ranks} GPU(s) and verl resumes on as many, not on {ranks}: "
             "set trainer.n_gpus_per_node and trainer.nnodes back, or start another run (trainer.default_local_dir)."
         )
     strategy = config.actor_rollout_ref.actor.strategy
-    if saved["FSDP_version"] != _FSDP_VERSIONS[strategy]:
+    if version != _FSDP_VERSIONS[strategy]:
         raise LaunchError(
-            f"{checkpoint} was saved with FSDP{saved['FSDP_version']} and {_ACTOR}.strategy is {strategy}: set it back."
+            f"{checkpoint} was saved with FSDP{version} and {_ACTOR}.strategy is {strategy}: set it back."
         )
     names = [_FILES[content] for content in loaded if content in _FILES]
     files = [f"{name}_world_size_{ranks}_rank_{rank}.pt" for name in names for rank in range(ranks)]
@@ -92,6 +106,17 @@ def _check_files(config: DictConfig, checkpoint: Path, loaded: list[str]) -> Non
             f"{actor} lacks {', '.join(lacking)}: resume from another checkpoint (trainer.resume_from_path), "
             f"or leave out of {_LOAD} what was not saved."
         )
+
+
+def _read(made_by: Path) -> Config:
+    try:
+        config = OmegaConf.create(made_by.read_text(encoding="utf-8"))
+    except (OSError, ValueError, YAMLError, OmegaConfBaseException) as error:
+        raise LaunchError(
+            f"{made_by} cannot be read ({str(error).splitlines()[0]}), so what would change is not known: remove it to "
+            "resume all the same."
+        ) from None
+    return config
 
 
 def _changes(keys: list[str], before: Config, now: Config) -> str:
@@ -109,6 +134,8 @@ def _value(key: str, config: Config) -> Any:
     """A setting; files as they are called, not as a glob is told, and from the run's folder: it may be moved."""
     value: Any = OmegaConf.select(config, key)
     value = OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
+    if key == _PATH:  # a folder may have been moved
+        return value and Path(value).name
     if key != "data.train_files":
         return value
     folder = str(Path(config.trainer.default_local_dir))
