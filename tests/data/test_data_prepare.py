@@ -76,7 +76,7 @@ def test_the_launcher_accepts_what_was_prepared(tmp_path):
         f"{key}_files": str(tmp_path / "out" / name)
         for key, name in (("train", "train.parquet"), ("val", "test.parquet"))
     }
-    check_data(OmegaConf.create({"data": files}))
+    check_data(OmegaConf.create({"data": files, "reward": {"reward_manager": {"name": "workflow_r1"}}}))
 
 
 def test_the_folder_loads_as_a_dataset(tmp_path):

@@ -51,7 +51,8 @@ def data_of(path, *files):
             pq.write_table(pa.Table.from_pylist(rows), file)
         else:
             file.write_text("\n".join(map(json.dumps, rows)))
-    return OmegaConf.create({"data": {"train_files": [str(file) for file in paths], "val_files": str(path)}})
+    data = {"train_files": [str(file) for file in paths], "val_files": str(path)}
+    return OmegaConf.create({"data": data, "reward": {"reward_manager": {"name": "workflow_r1"}}})
 
 
 def target(value):
@@ -89,7 +90,9 @@ def test_a_row_that_cannot_be_rolled_out_or_scored_is_named(tmp_path, changes, c
         preflight.check_data(config)
     message = one_sentence(error)
     assert message.startswith(f"data.train_files: {tmp_path}/a.parquet, row 0 (the first is 0) has {complaint}")
-    assert "1 of 1 rows have faults: mend them, or have 'workflow-r1 prepare --source FILE' leave them out." in message
+    assert (
+        "1 of 1 row(s) have faults: mend them, or have 'workflow-r1 prepare --source FILE' leave them out." in message
+    )
 
 
 def test_every_row_of_every_file_is_looked_at(tmp_path):
@@ -98,7 +101,7 @@ def test_every_row_of_every_file_is_looked_at(tmp_path):
     with pytest.raises(LaunchError) as error:
         preflight.check_data(config)
     assert f"{tmp_path}/a-1.parquet, row 4,999 (the first is 0) has" in one_sentence(error)
-    assert "2 of 5,001 rows" in one_sentence(error)
+    assert "2 of 5,001 row(s)" in one_sentence(error)
     config.data.train_files, config.data.val_files = str(tmp_path / "a.parquet"), [str(tmp_path / "a-1.parquet")]
     with pytest.raises(LaunchError, match=r"^data\.val_files: .*a-1\.parquet, row 4,999"):
         preflight.check_data(config)
@@ -129,7 +132,7 @@ OURS = "workflow_r1_agent_loop"
 def agents(path, *names_by_file):
     """Files whose rows name these agent loops; None for a file without the column."""
     files = [[ROW] if names is None else [ROW | {"agent_name": name} for name in names] for names in names_by_file]
-    return OmegaConf.merge(data_of(path, *files), {"reward": {"reward_manager": {"name": "workflow_r1"}}})
+    return data_of(path, *files)
 
 
 @pytest.mark.parametrize("names", [[[OURS], [OURS, OURS]], [None, None]])
@@ -150,6 +153,27 @@ def test_rows_that_verl_would_not_roll_out_are_counted(tmp_path, names, lacking)
     with pytest.raises(LaunchError, match=f"data.train_files: {lacking} have no agent_name, where others") as error:
         preflight.check_data(agents(tmp_path / "a.parquet", *names))
     one_sentence(error)
+
+
+def test_another_reward_has_golds_of_its_own_kind(tmp_path):
+    config = parquet(tmp_path / "a.parquet", reward_model={"ground_truth": {"tests": "assert f(1)"}})
+    with pytest.raises(LaunchError, match=r"no reward_model\.ground_truth"):
+        preflight.check_data(config)
+    config.reward.reward_manager.name = "naive"
+    preflight.check_data(config)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"prompt": [{"role": "system", "content": ""}, {"role": "user", "content": "q"}]},
+        {"question": ["q"]},
+        {"extra_info": {"question": ["q"]}},
+        {"extra_info": {"question": 7}},
+    ],
+)
+def test_what_a_rollout_does_not_need_is_no_fault(tmp_path, changes):
+    preflight.check_data(parquet(tmp_path / "a.parquet", **changes))
 
 
 def test_another_agent_loop_needs_another_reward(tmp_path):

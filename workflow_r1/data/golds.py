@@ -13,8 +13,10 @@ from workflow_r1.data.errors import Reason, RowError
 from workflow_r1.protocol import parse_turn
 from workflow_r1.reward import normalise_answer
 
-_QUOTED = re.compile(r"'(?:[^'\\]|\\.)*'?|\"(?:[^\"\\]|\\.)*\"?", re.DOTALL)  # to the end where no quote closes it
-_ARRAY = re.compile(r"array\((?P<list>\[.*\])[^\]]*\)", re.DOTALL)
+# To the end where no quote closes it; with what Python 2 and bytes have before it.
+_QUOTED = re.compile(r"(?:\b[uUbB])?(?:'(?:[^'\\]|\\.)*'?|\"(?:[^\"\\]|\\.)*\"?)", re.DOTALL)
+_WRAPPED = re.compile(r"\w+\((?P<list>\[.*\]|\{.*\})[^\]}]*\)", re.DOTALL)  # array([...]), frozenset({...})
+_EMPTY = {"set()", "frozenset()", "dict()", "list()", "tuple()", "deque([])", "()", "<NA>"}
 _WORD = re.compile(r"[^\W\d_]+")
 _LONG_WORD = re.compile(r"[^\W_]{4}")  # always left: the longest article has three letters
 _WORD_OR_NUMBER = re.compile(r"[\w\s]+")
@@ -91,8 +93,12 @@ def _is_saved_list(text: str) -> bool:
 
     Round brackets are also how people write `(1984)`, so in them it takes a comma and a quoted text.
     """
-    if array := _ARRAY.fullmatch(text):
-        text = array["list"]
+    if text in _EMPTY:
+        return True
+    if text[0] == text[-1] == '"' and (inner := text[1:-1].strip()):  # JSON of a text that is one
+        return inner[0] in _CLOSING and _is_saved_list(inner.replace('\\"', '"'))
+    if wrapped := _WRAPPED.fullmatch(text):
+        text = wrapped["list"]
     if text[-1:] != _CLOSING.get(text[:1], ""):
         return False
     bare = _QUOTED.sub("", text)

@@ -21,7 +21,7 @@ def row_golds(reward_model: Any) -> tuple[str, ...]:
 
 
 def row_question(row: Mapping[str, Any], prompt_key: str = "prompt") -> str:
-    """The question: as `question` or `extra_info.question` notes it, else the last user message of the prompt.
+    """The question: the text that `question` or `extra_info.question` holds, else the last user message of the prompt.
 
     Raises:
         RowError: there is none, or it is no text.
@@ -29,16 +29,18 @@ def row_question(row: Mapping[str, Any], prompt_key: str = "prompt") -> str:
     prompt = row.get(prompt_key)
     messages = prompt if isinstance(prompt, list) else []
     asked = [_field(message, "content") for message in messages if _field(message, "role") == "user"]
-    for value in (row.get("question"), _field(row.get("extra_info"), "question"), *asked[-1:]):
-        if text := read_text(value):
+    for value in (row.get("question"), _field(row.get("extra_info"), "question")):
+        if isinstance(value, str) and (text := read_text(value)):
             return text
+    if asked and (text := read_text(asked[-1])):
+        return text
     if prompt is not None and not isinstance(prompt, list):
         raise RowError(Reason.NO_MESSAGES, prompt)
     raise RowError(Reason.NO_QUESTION)
 
 
 def check_row(row: Mapping[str, Any], prompt_key: str = "prompt", data_source_key: str = "data_source") -> None:
-    """A row has all that a rollout and its reward read.
+    """A row has all that a rollout reads, and whose data it is.
 
     Args:
         row: by column; a column that is not there counts as null.
@@ -52,16 +54,16 @@ def check_row(row: Mapping[str, Any], prompt_key: str = "prompt", data_source_ke
     if not isinstance(prompt, list) or not prompt or _field(prompt[-1], "role") != "user":
         raise RowError(Reason.NO_MESSAGES, prompt)
     for message in prompt:
-        for text in (_field(message, "role"), _field(message, "content")):
-            if not isinstance(text, str) or not read_text(text):
-                raise RowError(Reason.NO_MESSAGES, prompt)
+        role, content = _field(message, "role"), _field(message, "content")
+        if not isinstance(role, str) or not isinstance(content, str) or (role == "user" and not content.strip()):
+            raise RowError(Reason.NO_MESSAGES, prompt)
+        read_text(content)
     if extra is not None and not isinstance(extra, dict):
         raise RowError(Reason.NO_EXTRA_INFO, extra)
     data_source = row.get(data_source_key)
     if not isinstance(data_source, str) or not read_text(data_source):
         raise RowError(Reason.NO_DATA_SOURCE, data_source)
     row_question(row, prompt_key)
-    row_golds(row.get("reward_model"))
 
 
 def _field(value: Any, name: str) -> Any:

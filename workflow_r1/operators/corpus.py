@@ -196,7 +196,7 @@ def _passage(row: dict[str, Any], where: str) -> dict[str, str]:
     """
     title, text = row.get("title"), row.get("text")
     try:
-        if text is None and isinstance(contents := row.get("contents"), str):
+        if text in (None, "") and isinstance(contents := row.get("contents"), str):
             title, _, text = contents.partition("\n")
             title = title.strip('"')
         if text is not None:

@@ -6,7 +6,7 @@ from omegaconf import DictConfig
 
 from workflow_r1.data.errors import DataError, RowError
 from workflow_r1.data.training import check_joinable, iterate_rows, load_training_file
-from workflow_r1.data.verl_rows import check_row
+from workflow_r1.data.verl_rows import check_row, row_golds
 from workflow_r1.launch.preflight.rollouts import AGENT_LOOP, REWARD_MANAGER
 from workflow_r1.launch.recipe import LaunchError
 
@@ -35,11 +35,12 @@ def check_data(config: DictConfig) -> None:
         except DataError as error:
             raise LaunchError(f"data.{setting}: {error} If it is not what you mean to train on, {_PREPARE}.") from None
         for file, rows in zip(here, loaded, strict=True):
-            _check_rows(rows, f"data.{setting}: {file}", data)
+            _check_rows(rows, f"data.{setting}: {file}", config)
         _check_agent_names(setting, dict(zip(here, loaded, strict=True)), config)
 
 
-def _check_rows(loaded: "Dataset", where: str, data: DictConfig) -> None:
+def _check_rows(loaded: "Dataset", where: str, config: DictConfig) -> None:
+    data, scored_here = config.data, config.reward.reward_manager.name == REWARD_MANAGER
     prompt_key, data_source_key = data.get("prompt_key", "prompt"), data.get("reward_fn_key", "data_source")
     if lacking := [name for name in (data_source_key, prompt_key, "reward_model") if name not in loaded.column_names]:
         found = ", ".join(loaded.column_names)
@@ -49,13 +50,15 @@ def _check_rows(loaded: "Dataset", where: str, data: DictConfig) -> None:
     for number, row in enumerate(iterate_rows(loaded, columns)):
         try:
             check_row(row, prompt_key, data_source_key)
+            if scored_here:  # another reward has golds of its own kind
+                row_golds(row.get("reward_model"))
         except RowError as fault:
             faults.append((number, fault))
     if faults:
         number, first = faults[0]
         raise LaunchError(
-            f"{where}, row {number:,} (the first is 0) has {first}; {len(faults):,} of {len(loaded):,} rows have "
-            "faults: mend them, or have 'workflow-r1 prepare --source FILE' leave them out."
+            f"{where}, row {number:,} (the first is 0) has {first}; {len(faults):,} of {len(loaded):,} "
+            f"row(s) have faults: mend them, or have 'workflow-r1 prepare --source FILE' leave them out."
         )
     if not loaded.num_rows:
         raise LaunchError(f"{where} has no rows: {_PREPARE}.")
