@@ -47,8 +47,8 @@ find_python() {
   fail "no Python 3.11 or 3.12 found (verl 0.9.1 takes 3.10 to 3.12, and releases pinned in requirements/ need 3.11): install one, for example python3.12, and run this again"
 }
 
-pip_install() {
-  "$VENV/bin/python" -m pip install --disable-pip-version-check "$@"
+pip_install() { # into $VENV and nowhere else, whatever the environment has pip do with other packages
+  env -u PIP_TARGET -u PIP_PREFIX -u PIP_CONSTRAINT PIP_USER=0 "$VENV/bin/python" -m pip install --disable-pip-version-check "$@"
 }
 
 # Under the plain version most indexes serve the CUDA build, half a gigabyte that does not work without its libraries.
@@ -59,7 +59,8 @@ install_cpu_torch() {
   torch=$(grep -o '^torch==[0-9.]*' "$REQUIREMENTS")
   pip_install --quiet --no-deps "$torch+cpu" 2>/dev/null ||
     pip_install --no-deps --extra-index-url "$TORCH_CPU_WHEELS" "$torch+cpu" ||
-    echo 'cuda-toolkit<0' | pip_install --constraint /dev/stdin --constraint "$REQUIREMENTS" "$torch" ||
+    { echo 'cuda-toolkit<0' | pip_install --constraint /dev/stdin --constraint "$REQUIREMENTS" "$torch" &&
+      "$VENV/bin/python" -c 'import torch; raise SystemExit(torch.version.cuda)'; } ||
     fail "pip finds no CPU build of $torch where it is configured to look, nor at $TORCH_CPU_WHEELS (its messages are above): give it access to that index, or a folder with the wheel of $torch+cpu in PIP_FIND_LINKS"
 }
 
@@ -87,7 +88,7 @@ install() { # fill $VENV
 
 check_system
 python=$(find_python) || exit 1
-read -r HARDWARE NOTE < <("$python" -I workflow_r1/launch/hardware.py)
+read -r HARDWARE NOTE < <("$python" -I workflow_r1/launch/hardware.py) || fail "the hardware could not be looked at; the message is above"
 REQUIREMENTS=requirements/$HARDWARE.txt
 VENV=.venv
 [ "$HARDWARE" = cpu ] || VENV=.venv-gpu # the two sets hold different builds of the same packages

@@ -31,7 +31,7 @@ _QUESTION, _TURN = 'wf "question"?', "wfturn"
 _OBSERVATION = '<info>wf "observation"\n\n\\ </info>'
 _SAMPLE_TURN = (
     "<think>Who 's there ? It is  Ann-Marie (b . 1987) , isn't it ?\n\nAsk ; then answer .</think>\n"
-    "<tool>AnswerGenerate: When was Ann-Marie born?</tool>"
+    "<tool>AnswerGenerate: When was Ann-Marie Dvořák-Élan of 東京 born? 0123456789 😀</tool>"
 )
 _OPENED_THOUGHT = re.compile(r"<think>\s*\Z")
 _ANY_THOUGHT = re.compile(r"</?think>")
@@ -168,9 +168,16 @@ def usable_template(tokenizer: Any, template_arguments: Mapping[str, Any] | None
         read_chat_format(tokenizer, {**arguments, "chat_template": PLAIN_TEMPLATE})
         return PLAIN_TEMPLATE
     try:
+        template = tokenizer.get_chat_template()
+    except ValueError:
+        raise ChatFormatError(
+            f"it has several chat templates ({', '.join(tokenizer.chat_template)}) and none named default: keep one of "
+            "them in tokenizer_config.json"
+        ) from None
+    try:
         read_chat_format(tokenizer, arguments)
     except ChatFormatError as error:
-        folding = _SYSTEM_INTO_QUESTION + tokenizer.get_chat_template()
+        folding = _SYSTEM_INTO_QUESTION + template
         try:
             read_chat_format(tokenizer, {**arguments, "chat_template": folding})
         except ChatFormatError:
@@ -197,9 +204,12 @@ def _check_tokenizer(tokenizer: Any) -> None:
     ids = tokenizer.encode(_SAMPLE_TURN, add_special_tokens=False)
     decoded = tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
     if decoded.split() != _SAMPLE_TURN.split():
+        pairs = enumerate(zip(_SAMPLE_TURN, decoded, strict=False))
+        place = next((place for place, (sent, got) in pairs if sent != got), len(decoded))
+        part = slice(max(place - 8, 0), place + 20)
         raise ChatFormatError(
-            f"its tokenizer, loaded as {type(tokenizer).__name__}, does not give a text back: {_SAMPLE_TURN[:27]!r} "
-            f"becomes {decoded[:27]!r}; a wrong tokenizer_class in tokenizer_config.json does this, and "
+            f"its tokenizer, loaded as {type(tokenizer).__name__}, does not give a text back: {_SAMPLE_TURN[part]!r} "
+            f"becomes {decoded[part]!r}; a wrong tokenizer_class in tokenizer_config.json does this, and "
             "PreTrainedTokenizerFast takes tokenizer.json as it is"
         )
 

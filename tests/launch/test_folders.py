@@ -68,17 +68,30 @@ def test_a_pattern_on_purpose_stays_one(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "path", ["/数据/run", "/data/run (1)", "/a, b/c", "./a#b", "../[x]&", "/a'b", "/🙂", "~/Köln\\(2)"]
+    "path",
+    [
+        *("/数据/run", "/data/run (1)", "/a, b/c", "./a#b", "../[x]&", "/a'b", "/🙂", "~/Köln\\(2)"),
+        *("数据/x.parquet", "data (1)/x", "s3://b/x?y=1&z=2", "train (最终).jsonl"),
+    ],
 )
 def test_a_path_on_the_command_line_needs_no_second_quotes(path):
     (override,) = with_quoted_paths([f"trainer.default_local_dir={path}"])
     assert OverridesParser.create().parse_override(override).value() == path
 
 
+def test_paths_in_a_list_need_no_second_quotes_either():
+    (override,) = with_quoted_paths(["data.train_files=[/d/a (1)/x, 数/x]"])
+    assert OverridesParser.create().parse_override(override).value() == ["/d/a (1)/x", "数/x"]
+
+
 @pytest.mark.parametrize(
     "override",
     [
         "seed=2",
+        "a=[1,2]",
+        "a={x: 1}",
+        "a='b (1)'",
+        "a=",
         "data.train_files=[a",
         "trainer.nnodes",
         "a=/plain/path",

@@ -182,9 +182,12 @@ WRONG_KEYS = {
         "changeme",
         "$KEY",
         "{key}",
+        *("sk-***", "sk-xxxxxxxx", "sk-[REDACTED]", "placeholder", "%KEY%", "sk-your-key-here"),
     ],
     "quotation marks": ['"sk-a"', "'sk-a'", 'sk-a"'],
-    "the word before it": ["Bearer sk-a", "bearer  sk-a", "Authorization: Bearer sk-a", "api-key: sk-a"],
+    "the word before it": [
+        *("Bearer sk-a", "bearer  sk-a", "Authorization: Bearer sk-a", "api-key: sk-a", "OPERATOR_API_KEY=sk-a"),
+    ],
     "white space": [" sk-a", "sk-a\t", "sk a", "sk-a\u00a0"],
     "U+": ["sk-ä", "sk-\u200ba", "sk-\0", "ｓｋ"],
     "is blank": [" ", "\n"],

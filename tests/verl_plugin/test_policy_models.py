@@ -15,7 +15,7 @@ from support.policy_models import (
     usable,
 )
 from support.sessions import play
-from tokenizers import decoders
+from tokenizers import decoders, normalizers
 
 from workflow_r1.chat_format import PLAIN_TEMPLATE, ChatFormatError, usable_template
 
@@ -72,6 +72,7 @@ async def test_protocol_tags_that_the_vocabulary_holds_as_special_tokens_are_rea
         ({"chat_template": "{% for"}, "cannot render a system prompt and a question"),
         ({"chat_template": CHATML.replace("assistant\n", "assistant\n[THINK]")}, r"opens a turn with '\[THINK\]'"),
         ({"chat_template": ONE_TURN}, r"cannot render two turns with an observation after each \(One turn only"),
+        ({"chat_template": {"rag": CHATML, "tool_use": CHATML}}, r"several chat templates \(rag, tool_use\) and none"),
         ({"eos_token": None}, "names no eos_token: set one in tokenizer_config.json"),
     ],
 )
@@ -80,6 +81,14 @@ def test_a_model_that_cannot_carry_two_turns_says_why(change: dict, reason: str)
     for name, value in change.items():
         setattr(tokenizer, name, value)
     with pytest.raises(ChatFormatError, match=reason):
+        usable_template(tokenizer)
+
+
+@pytest.mark.parametrize("lost", ["á", "東", "2", "😀"])
+def test_a_tokenizer_that_loses_a_letter_a_digit_or_a_sign_is_refused(lost: str):
+    tokenizer = tokenizer_of(KINDS["ChatML"])
+    tokenizer.backend_tokenizer.normalizer = normalizers.Replace(lost, "")
+    with pytest.raises(ChatFormatError, match=f"does not give a text back: .*{lost}.* becomes"):
         usable_template(tokenizer)
 
 

@@ -34,7 +34,10 @@ def quoted(text: object) -> str:
 
 
 def with_quoted_paths(overrides: Sequence[str]) -> list[str]:
-    """The overrides of a command line, where a path need not be quoted a second time for Hydra: `a=/data/run (1)`."""
+    """The overrides of a command line, where a value need not be quoted a second time for Hydra: `a=/data/run (1)`.
+
+    What Hydra reads stays as it is, but for a path with a comma, which it would take for two.
+    """
     parser, readable = OverridesParser.create(), []
     for override in overrides:
         key, _, value = override.partition("=")
@@ -42,9 +45,25 @@ def with_quoted_paths(overrides: Sequence[str]) -> list[str]:
             is_read = not parser.parse_override(override).is_sweep_override()
         except HydraException:
             is_read = False
-        is_path = value.startswith(("/", "~/", "./", "../"))
-        readable.append(f"{key}={quoted(value)}" if is_path and not is_read else override)
+        readable.append(override if is_read else f"{key}={_readable(value)}" if value else override)
     return readable
+
+
+def _readable(value: str) -> str:
+    is_path = value.startswith(("/", "~/", "./", "../"))
+    if not is_path and _is_read(value):  # a sweep, which is refused later in words of its own
+        return value
+    if value.startswith("[") and value.endswith("]") and not re.search(r"[\[\]{}'\"]", value[1:-1]):
+        return f"[{','.join(quoted(element.strip()) for element in value[1:-1].split(','))}]"
+    return value if value[0] in "[{'\"" else quoted(value)
+
+
+def _is_read(value: str) -> bool:
+    try:
+        OverridesParser.create().parse_override(f"key={value}")
+    except HydraException:
+        return False
+    return True
 
 
 def compose_recipe(name: str, overrides: Sequence[str]) -> DictConfig:

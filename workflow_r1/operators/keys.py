@@ -5,10 +5,11 @@ import re
 from workflow_r1.operators.errors import OperatorConfigError
 
 _PLACEHOLDER = re.compile(
-    r"…|\.{3}"  # a key that was shortened to be shown
+    r"…|\.{3}|\*{3}|redacted|placeholder"  # a key that was shortened or struck out to be shown
+    r"|^(\w+[-_])?x{4,}$|your[-_ ]?(api[-_ ]?)?key"
     r"|^\W*(your|insert|enter|replace)(\b|_)|^\W*change[-_ ]?me\W*$"
     r"|^[<{\[].*[>}\]]$"
-    r"|^\$",  # a variable that nobody expanded
+    r"|^\$|^%\w+%$",  # a variable that nobody expanded
     re.IGNORECASE,
 )
 
@@ -38,7 +39,7 @@ def _fault(key: str) -> str | None:
         return "holds a line break: set it to the key alone, without one before, within or after it"
     if key.strip()[0] in "\"'`" or key.strip()[-1] in "\"'`":
         return "has quotation marks around the key: take them away"
-    if re.match(r"\s*(bearer|authorization|api[-_]?key)\b[\s:=]", key, re.IGNORECASE):
+    if re.match(r"\s*(export\s+)?(bearer|authorization|\w*api[-_]?key)\b[\s:=]", key, re.IGNORECASE):
         return "holds more than the key: take away the word before it, which is sent by itself"
     if re.search(r"\s", key):
         return "holds white space: set it to the key alone, without any before, within or after it"
