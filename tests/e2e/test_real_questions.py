@@ -94,9 +94,8 @@ def test_one_step_is_taken_on_real_questions(run: Run, stopped: str) -> None:
 
 
 def test_the_recipes_own_loss_is_rehearsed_without_a_gpu(run: Run, stopped: str) -> None:
-    assert run.metrics[1]["actor/kl_loss"] == pytest.approx(
-        0, abs=1e-6
-    )  # of one update, before which they are the same
+    # Of one update, before which the policy is its own reference.
+    assert run.metrics[1]["actor/kl_loss"] == pytest.approx(0, abs=1e-6)
     assert run.metrics[1]["timing_s/ref"] > 0
 
 
