@@ -47,9 +47,10 @@ find_python() {
   fail "no Python 3.11 or 3.12 found (verl 0.9.1 takes 3.10 to 3.12, and releases pinned in requirements/ need 3.11): install one, for example python3.12, and run this again"
 }
 
-pip_install() { # into $VENV and nowhere else, whatever the environment has pip do with other packages
-  env -u PIP_TARGET -u PIP_PREFIX -u PIP_CONSTRAINT PIP_USER=0 "$VENV/bin/python" -m pip install --disable-pip-version-check "$@"
-}
+pip_install() ( # into $VENV and nowhere else, whatever the environment has pip do with other packages
+  unset PIP_TARGET PIP_PREFIX PIP_CONSTRAINT
+  PIP_USER=0 "$VENV/bin/python" -m pip install --disable-pip-version-check "$@"
+)
 
 # Under the plain version most indexes serve the CUDA build, half a gigabyte that does not work without its libraries.
 # So the CPU build is asked for by its own version, of the indexes that pip is configured with and then of PyTorch's;
@@ -60,7 +61,7 @@ install_cpu_torch() {
   pip_install --quiet --no-deps "$torch+cpu" 2>/dev/null ||
     pip_install --no-deps --extra-index-url "$TORCH_CPU_WHEELS" "$torch+cpu" ||
     { echo 'cuda-toolkit<0' | pip_install --constraint /dev/stdin --constraint "$REQUIREMENTS" "$torch" &&
-      "$VENV/bin/python" -c 'import torch; raise SystemExit(torch.version.cuda)'; } ||
+      PYTHONPATH=requirements "$VENV/bin/python" -c 'import check; raise SystemExit(not check.torch_is_for("cpu"))'; } ||
     fail "pip finds no CPU build of $torch where it is configured to look, nor at $TORCH_CPU_WHEELS (its messages are above): give it access to that index, or a folder with the wheel of $torch+cpu in PIP_FIND_LINKS"
 }
 
