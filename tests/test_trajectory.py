@@ -54,6 +54,16 @@ def test_text_that_nothing_can_encode_does_not_end_a_run(tmp_path):
     assert (read.question, read.answer, read.calls[0].error, read.calls[0].output) == (mended,) * 4
 
 
+def test_text_that_was_assigned_later_does_not_end_a_run_either(tmp_path):
+    broken, mended = "a\ud83d", "a\ufffd"
+    trajectory = Trajectory(question="q", ended_by=EndedBy.ANSWERED)
+    trajectory.question = trajectory.data_source = broken
+    trajectory.golds, trajectory.reward = [broken], {broken: 1.0}
+    write_jsonl(tmp_path / "t.jsonl", [trajectory])
+    [read] = read_jsonl(tmp_path / "t.jsonl")
+    assert (read.question, read.data_source, read.golds, read.reward) == (mended, mended, [mended], {mended: 1.0})
+
+
 def test_writing_appends(tmp_path):
     path = tmp_path / "t.jsonl"
     for question in ("first", "second"):

@@ -84,9 +84,9 @@ class Trajectory(_Record):
     question: Text
     turns: list[Turn] = []
     ended_by: EndedBy
-    data_source: str = ""
-    golds: list[str] = []
-    reward: dict[str, float] = {}
+    data_source: Text = ""
+    golds: list[Text] = []
+    reward: dict[Text, float] = {}
 
     @property
     def answer(self) -> str | None:

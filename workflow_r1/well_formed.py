@@ -3,7 +3,7 @@
 import re
 from typing import Annotated
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, PlainSerializer
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -13,5 +13,5 @@ def well_formed(text: str) -> str:
     return text if text.isascii() else _SURROGATE.sub("\ufffd", text)
 
 
-Text = Annotated[str, AfterValidator(well_formed)]
-"""The type of a record's field that holds foreign text: the record can always be written."""
+Text = Annotated[str, AfterValidator(well_formed), PlainSerializer(well_formed)]
+"""The type of a record's field that holds foreign text: whatever is assigned, the record can be written."""

@@ -25,6 +25,13 @@ def test_what_was_appended_is_there_next_time(tmp_path: Path) -> None:
         assert store.records == {("nq", "Köln", 0): record("Köln"), ("nq", "Ulm", 0): record("Ulm", error="down")}
 
 
+def test_an_error_that_nothing_can_encode_is_kept(tmp_path: Path) -> None:
+    with closing(ResultStore(tmp_path, {})) as store:
+        store.append(record("a", error="bad \ud83d thing"))
+    with closing(ResultStore(tmp_path, {})) as store:
+        assert store.records["nq", "a", 0].error == "bad \ufffd thing"
+
+
 def test_a_failure_is_no_result_until_it_is_asked_again(tmp_path: Path) -> None:
     with closing(ResultStore(tmp_path, {})) as store:
         store.append(record("a", error="down"))

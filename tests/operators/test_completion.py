@@ -4,7 +4,13 @@ import json
 
 import pytest
 
-from workflow_r1.operators.completion import ErrorReplyError, read_completion
+from workflow_r1.operators.completion import (
+    ErrorReplyError,
+    MalformedReplyError,
+    read_completion,
+    read_models,
+    read_token_ids,
+)
 
 
 def body(content="Paris", finish_reason="stop", **fields):
@@ -18,6 +24,7 @@ def body(content="Paris", finish_reason="stop", **fields):
         "length",
         "MAX_TOKENS",
         "FINISH_REASON_MAX_TOKENS",
+        "FinishReason.MAX_TOKENS",
         "model_context_window_exceeded",
         "context_length_exceeded",
         {"type": "length", "length": 16},
@@ -53,11 +60,29 @@ def test_thoughts_are_kept_apart_in_any_shape(fields):
     assert (completion.text, completion.reasoning) == ("Paris", "hm")
 
 
-@pytest.mark.parametrize("error", [True, 1, {}, {"code": 429}])
-def test_an_error_without_a_text_has_the_one_beside_it(error):
+@pytest.mark.parametrize("read", [read_completion, read_token_ids, read_models])
+@pytest.mark.parametrize("error", [True, 1, {"code": 429}])
+def test_an_error_without_a_text_has_the_one_beside_it(read, error):
     with pytest.raises(ErrorReplyError) as caught:
-        read_completion(json.dumps({"error": error or True, "message": "quota exceeded"}))
+        read(json.dumps({"error": error, "message": "quota exceeded"}))
     assert caught.value.complaint.text == "quota exceeded"
+
+
+@pytest.mark.parametrize("event", [{"message": "quota exceeded"}, {"error": True, "message": "quota exceeded"}])
+def test_an_error_in_a_stream_keeps_its_text(event):
+    with pytest.raises(ErrorReplyError) as caught:
+        read_completion(f"data: {json.dumps(event)}\n\ndata: [DONE]\n")
+    assert caught.value.complaint.text == "quota exceeded"
+
+
+@pytest.mark.parametrize("read", [read_completion, read_token_ids, read_models])
+@pytest.mark.parametrize(
+    "value", [{"Message": "denied"}, {"exception": "denied"}, "denied", ["denied", 1], {"ok": False}]
+)
+def test_json_of_no_known_kind_is_what_was_said(read, value):
+    with pytest.raises(MalformedReplyError) as caught:
+        read(json.dumps(value))
+    assert caught.value.said == (value if isinstance(value, str) else json.dumps(value))
 
 
 @pytest.mark.parametrize("separator", ["\u2028", "\u0085"])

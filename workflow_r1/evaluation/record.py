@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from workflow_r1.evaluation.errors import EvaluationError
 from workflow_r1.folder_lock import FolderInUseError, FolderLock
 from workflow_r1.trajectory import Trajectory
+from workflow_r1.well_formed import Text
 
 Key = tuple[str, str, int]
 
@@ -31,14 +32,14 @@ class Record(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    benchmark: str
-    id: str
+    benchmark: Text
+    id: Text
     sample: int = 0
     trajectory: Trajectory | None = None
     prompt_tokens: int | None = 0
     completion_tokens: int | None = 0
     seconds: float = 0.0
-    error: str | None = None
+    error: Text | None = None
 
     @property
     def key(self) -> Key:

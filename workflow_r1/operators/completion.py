@@ -36,7 +36,7 @@ class MalformedReplyError(Exception):
 
     Attributes:
         is_web_page: it is HTML.
-        said: its text, where it is plain text.
+        said: its text, where it is plain text or JSON of a kind that nobody knows.
     """
 
     def __init__(self, *, is_web_page: bool = False, said: str = "") -> None:
@@ -110,11 +110,8 @@ def read_completion(content: str) -> Completion:
     choice = choices[0] if isinstance(choices, list) and choices and isinstance(choices[0], dict) else None
     message = _message(choice)
     error = reply.get("error") or (choice or {}).get("error")
-    said = complaint_of(error) if complaint_of(error).text else complaint_of(reply)
-    if error or (message is None and said.text):
-        raise ErrorReplyError(said)
-    if choice is None or message is None:
-        raise MalformedReplyError
+    if error or choice is None or message is None:
+        raise _no_reply(reply, error, content)
     finish_reason = _finish_reason(choice.get("finish_reason"))
     if (finish_reason or "").lower() in _BROKEN:
         raise ErrorReplyError(Complaint(f"the reply ended by {finish_reason!r}"))
@@ -145,7 +142,7 @@ def read_token_ids(content: str) -> list[int]:
     match reply.get("choices"):
         case [{"token_ids": [*ids]}, *_] if all(isinstance(token, int) for token in ids):
             return ids
-    raise ErrorReplyError(complaint_of(reply["error"])) if reply.get("error") else MalformedReplyError
+    raise _no_reply(reply, reply.get("error"), content)
 
 
 def read_models(content: str) -> dict[str, int | None]:
@@ -157,7 +154,7 @@ def read_models(content: str) -> dict[str, int | None]:
     reply = _parsed(content)
     listed = reply.get("data")
     if not isinstance(listed, list):
-        raise ErrorReplyError(complaint_of(reply["error"])) if reply.get("error") else MalformedReplyError
+        raise _no_reply(reply, reply.get("error"), content)
     models = [model for model in listed if isinstance(model, dict) and isinstance(model.get("id"), str)]
     return {model["id"]: _count(model, "max_model_len") or None for model in models}
 
@@ -174,8 +171,17 @@ def _parsed(content: str) -> dict[str, Any]:
     if isinstance(reply, list) and len(reply) == 1:  # so Gemini's errors come
         reply = reply[0]
     if not isinstance(reply, dict):
-        raise MalformedReplyError
+        raise MalformedReplyError(said=reply if isinstance(reply, str) else content if reply else "")
     return reply
+
+
+def _no_reply(reply: dict[str, Any], error: Any, content: str) -> ErrorReplyError | MalformedReplyError:
+    """What to raise for an object that is none: what it says, or all of it where it is of no known kind."""
+    said = complaint_of(error) if complaint_of(error).text else complaint_of(reply)
+    if error or said.text:
+        return ErrorReplyError(said)
+    is_known = not reply or "choices" in reply or "data" in reply
+    return MalformedReplyError(said="" if is_known else content)
 
 
 def _joined(stream: str) -> dict[str, Any]:
@@ -185,7 +191,7 @@ def _joined(stream: str) -> dict[str, Any]:
     choice: dict[str, Any] = {}
     usage, is_whole = None, False
     for event in _events(stream):
-        if event.get("error"):
+        if event.get("error") or ("choices" not in event and complaint_of(event).text):
             return event
         usage = event.get("usage") or usage
         choices = event.get("choices")
@@ -205,7 +211,9 @@ def _joined(stream: str) -> dict[str, Any]:
 def _finish_reason(value: Any) -> str | None:
     """A word for why a text ended; some servers send an object around it, some a constant's whole name."""
     value = _object(value).get("type", value)
-    return well_formed(re.sub("^finish_reason_", "", value, flags=re.IGNORECASE)) if isinstance(value, str) else None
+    if not isinstance(value, str):
+        return None
+    return well_formed(re.sub("^finish_?reason[_.]", "", value, flags=re.IGNORECASE))
 
 
 def _events(stream: str) -> Iterator[dict[str, Any]]:
