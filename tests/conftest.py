@@ -1,6 +1,7 @@
 """What all tests share."""
 
 import gc
+import signal
 import ssl
 from collections.abc import Iterator
 
@@ -11,6 +12,11 @@ from workflow_r1.world.world import World
 
 # What verl and torch import lives on: looking through it for garbage, over and over, takes seconds.
 gc.set_threshold(50_000, 20, 100)
+
+# Tests that run in the background or under nohup inherit ignored signals, and would pass them on to what they start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+for number in (signal.SIGHUP, signal.SIGQUIT):
+    signal.signal(number, signal.SIG_DFL)
 
 # A busy machine is no failure: nothing here promises a speed.
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])

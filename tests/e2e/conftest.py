@@ -22,9 +22,6 @@ from workflow_r1.trajectory import Trajectory, read_jsonl
 ROOT = Path(__file__).resolve().parents[2]
 TIMEOUT = 900  # seconds for a test with the runs that its fixtures start
 
-# Tests that run in the background inherit an ignored Ctrl-C, and would pass it on to the runs that they interrupt.
-signal.signal(signal.SIGINT, signal.default_int_handler)
-
 
 def pytest_collection_modifyitems(items: Iterable[pytest.Item]) -> None:
     for item in items:
