@@ -10,6 +10,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from support.processes import still_there
 
 from workflow_r1.folder_lock import FolderLock
 from workflow_r1.supervision import Supervised
@@ -67,7 +68,7 @@ def family(folder: Path) -> list[psutil.Process]:
 
 def left(processes: list[psutil.Process], within: float = 0.0) -> list[psutil.Process]:
     _, alive = psutil.wait_procs(processes, timeout=within)
-    return [process for process in alive if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
+    return still_there(alive)
 
 
 def test_stopping_it_ends_even_what_does_not_want_to(write: Callable, tmp_path: Path) -> None:

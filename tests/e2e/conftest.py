@@ -13,6 +13,7 @@ from typing import Any
 
 import psutil
 import pytest
+from support.processes import still_there
 from support.recording_proxy import RecordingProxy, recording_proxy
 
 from workflow_r1.launch.recipe import EMBEDDED
@@ -74,20 +75,13 @@ class Command:
     @property
     def processes(self) -> list[psutil.Process]:
         """Those of its family that are still there."""
-        return [process for process in self._family if _is_there(process)]
+        return still_there(self._family)
 
     def kill(self) -> None:
         """End it and its family, whatever state a failed test has left them in."""
         for process in self.processes:
             with suppress(psutil.NoSuchProcess):
                 process.kill()
-
-
-def _is_there(process: psutil.Process) -> bool:
-    try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
 
 
 @dataclass(frozen=True)
@@ -175,8 +169,9 @@ def killed(embedded_run: Run, saved: int) -> list[psutil.Process]:
         assert command.processes
         time.sleep(0.2)
         command.look()
+    processes = command.processes
     command.send(signal.SIGKILL)
-    return command.processes
+    return processes
 
 
 @pytest.fixture(scope="session")

@@ -16,6 +16,7 @@ from typing import Any
 import psutil
 import pytest
 from conftest import QUESTIONS, SETTINGS, STEPS, Run
+from support.processes import still_there
 
 from workflow_r1.cache_dir import cache_dir
 from workflow_r1.evaluation.baselines import BASELINES
@@ -49,7 +50,7 @@ def test_a_second_run_in_the_folder_hears_who_has_it(embedded_run, interrupted):
 
 
 def test_a_killed_launcher_leaves_no_process_and_no_second_trainer(embedded_run, killed, resumed):
-    assert [process for process in killed if process.is_running()] == []
+    assert still_there(killed) == []
 
 
 def test_no_server_of_this_machine_is_asked_through_a_proxy(resumed, comparison, proxy):

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from support.processes import still_there
 from support.recording_proxy import recording_proxy
 
 from workflow_r1.evaluation.errors import EvaluationError, PolicyEndpointError
@@ -64,7 +65,7 @@ def processes(folder: Path) -> list[psutil.Process]:
 def all_ended(folder: Path) -> bool:
     """Whether nothing is left, once the kernel has done what it was told."""
     _, alive = psutil.wait_procs(processes(folder), timeout=5)
-    return not alive
+    return still_there(alive) == []
 
 
 @pytest.mark.slow
@@ -172,4 +173,4 @@ asyncio.run(main())
     evaluation.kill()
     evaluation.wait()
     _, alive = psutil.wait_procs(servers, timeout=20)
-    assert alive == []
+    assert still_there(alive) == []
