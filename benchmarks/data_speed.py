@@ -56,7 +56,7 @@ def write_source(folder: Path) -> None:
 CHECK = """
 import sys
 from omegaconf import OmegaConf
-from workflow_r1.launch.preflight import check_data
+from workflow_r1.runs.preflight import check_data
 check_data(OmegaConf.create({"data": {"train_files": sys.argv[1], "val_files": sys.argv[2]}}))
 """
 

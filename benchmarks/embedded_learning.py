@@ -20,8 +20,8 @@ from typing import Annotated
 import matplotlib
 import typer
 
-from workflow_r1.launch.progress import validation_scores
-from workflow_r1.launch.report import read_metrics, summarise, validation_steps
+from workflow_r1.runs.progress import validation_scores
+from workflow_r1.runs.report import read_metrics, summarise, validation_steps
 from workflow_r1.trajectory import read_jsonl
 
 ROOT = Path(__file__).resolve().parents[1]

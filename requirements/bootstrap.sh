@@ -89,7 +89,7 @@ install() { # fill $VENV
 
 check_system
 python=$(find_python) || exit 1
-read -r HARDWARE NOTE < <("$python" -I workflow_r1/launch/hardware.py) || fail "the hardware could not be looked at; the message is above"
+read -r HARDWARE NOTE < <("$python" -I workflow_r1/runs/hardware.py) || fail "the hardware could not be looked at; the message is above"
 REQUIREMENTS=requirements/$HARDWARE.txt
 VENV=.venv
 [ "$HARDWARE" = cpu ] || VENV=.venv-gpu # the two sets hold different builds of the same packages

@@ -10,6 +10,8 @@ from hypothesis import HealthCheck, settings
 
 from workflow_r1.world.world import World
 
+pytest_plugins = ["support.operator_fixtures", "support.evaluation_fixtures"]
+
 # What verl and torch import lives on: looking through it for garbage, over and over, takes seconds.
 gc.set_threshold(50_000, 20, 100)
 

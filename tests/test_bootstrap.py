@@ -61,7 +61,7 @@ class Machine:
         self.bin.mkdir()
         shutil.copytree(ROOT / "requirements", self.checkout / "requirements")
         self._edit("requirements/bootstrap.sh", PYTORCHS_INDEX, self.pytorchs.as_uri())
-        hardware = Path("workflow_r1/launch/hardware.py")
+        hardware = Path("workflow_r1/runs/hardware.py")
         (self.checkout / hardware.parent).mkdir(parents=True)
         shutil.copy(ROOT / hardware, self.checkout / hardware)
         (self.checkout / CPU).write_text('small==1.0\ntorch==2.13.0\nlater==1.0; platform_machine == "z80"\n')

@@ -7,6 +7,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from workflow_r1.errors import UserError
 from workflow_r1.operators import Budget, OperatorPool, OperatorSettings
 from workflow_r1.reward import RewardWeights
 from workflow_r1.rollout import RolloutLimits
@@ -20,7 +21,7 @@ _LIMITS_OF_VERL = {
 """Limits that have a setting in verl's `actor_rollout_ref.rollout.multi_turn`, and its name there."""
 
 
-class ConfigError(ValueError):
+class ConfigError(UserError):
     """A setting that cannot work; the message says which one and what to do."""
 
 

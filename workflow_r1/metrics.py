@@ -4,8 +4,8 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from statistics import fmean
 
+from workflow_r1.records import total
 from workflow_r1.trajectory import EndedBy, Trajectory
-from workflow_r1.unmeasured import total
 
 
 def workflow_metrics(trajectories: Sequence[Trajectory], prefix: str = "workflow") -> dict[str, float]:

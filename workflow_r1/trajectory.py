@@ -6,9 +6,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
-from workflow_r1.jsonl import read_lines
-from workflow_r1.unmeasured import total
-from workflow_r1.well_formed import Text
+from workflow_r1.records import Text, read_lines, total
 
 
 class EndedBy(str, Enum):

@@ -13,6 +13,6 @@ if __name__ == "__main__":
 
     import typer
 
-    from workflow_r1.data.commands import prepare
+    from workflow_r1.cli.data import prepare
 
     typer.run(prepare)

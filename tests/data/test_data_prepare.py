@@ -16,9 +16,9 @@ from workflow_r1.data.errors import DataError
 from workflow_r1.data.prepare import prepare_dataset
 from workflow_r1.data.selection import Selection
 from workflow_r1.data.validation import validate_examples
-from workflow_r1.launch.preflight import check_data
 from workflow_r1.operators import BUILTIN_OPERATORS
-from workflow_r1.policy_prompt import render_system_prompt
+from workflow_r1.policy.prompt import render_system_prompt
+from workflow_r1.runs.preflight import check_data
 from workflow_r1.world.tokenizer import build_tokenizer
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -18,8 +18,8 @@ import pytest
 from conftest import QUESTIONS, SETTINGS, STEPS, Run
 from support.processes import still_there
 
-from workflow_r1.cache_dir import cache_dir
 from workflow_r1.evaluation.baselines import BASELINES
+from workflow_r1.system.cache_dir import cache_dir
 from workflow_r1.world.server import RunningServer, SimulatedEndpoint, running_server
 from workflow_r1.world.simulated_llm import MODEL_NAME, SimulatedLLM
 from workflow_r1.world.tiny_policy import ensure_tiny_policy

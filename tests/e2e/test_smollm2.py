@@ -16,8 +16,8 @@ from conftest import ROOT, Run
 
 from workflow_r1.evaluation.record import Record
 from workflow_r1.evaluation.serving import MODEL_NAME, machine_environment, served_checkpoint
-from workflow_r1.launch.recipe import LaunchError
-from workflow_r1.launch.smollm2 import smollm2
+from workflow_r1.runs.recipe import LaunchError
+from workflow_r1.runs.smollm2 import smollm2
 from workflow_r1.world.server import SimulatedEndpoint, running_server
 from workflow_r1.world.simulated_llm import MODEL_NAME as SIMULATED
 from workflow_r1.world.simulated_llm import SimulatedLLM

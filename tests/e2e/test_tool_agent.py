@@ -8,9 +8,9 @@ import pyarrow.parquet as pq
 import pytest
 from conftest import Command
 
-from workflow_r1.cache_dir import cache_dir
-from workflow_r1.launch.report import read_metrics
-from workflow_r1.verl_plugin.cpu.environment import cpu_environment
+from workflow_r1.runs.cpu_environment import cpu_environment
+from workflow_r1.runs.report import read_metrics
+from workflow_r1.system.cache_dir import cache_dir
 from workflow_r1.world.tiny_policy import ensure_tiny_policy
 from workflow_r1.world.world import World
 

@@ -14,9 +14,9 @@ import torch
 from conftest import Run, small
 from safetensors.torch import load_file
 
-from workflow_r1.cache_dir import cache_dir
 from workflow_r1.evaluation.checkpoint import find_checkpoint, merged_checkpoint
 from workflow_r1.evaluation.serving import machine_environment
+from workflow_r1.system.cache_dir import cache_dir
 from workflow_r1.world.server import SimulatedEndpoint, running_server
 from workflow_r1.world.simulated_llm import MODEL_NAME, SimulatedLLM
 from workflow_r1.world.tiny_policy import ensure_tiny_policy

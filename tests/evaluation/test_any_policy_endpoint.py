@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 from fastapi import Response
-from scripted_endpoint import error
 from support.odd_replies import ERRORS, READABLE, Sent, message, sent
+from support.scripted_endpoint import error
 
 from workflow_r1.evaluation import endpoint as endpoint_module
 from workflow_r1.evaluation.endpoint import PolicyEndpoint

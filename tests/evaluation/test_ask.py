@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
-from scripted_endpoint import after_the_checks
+from support.scripted_endpoint import after_the_checks
 
 from workflow_r1.evaluation.ask import ask
 from workflow_r1.evaluation.config import PolicySettings

@@ -66,7 +66,7 @@ def test_a_name_that_is_no_path_is_a_model_id(tmp_path: Path, monkeypatch: pytes
 def python_that(does: str, folder: Path) -> str:
     """A stand-in for the Python that would run the merger: `$target` is where it has to write. Supervisors run."""
     script = folder / "python"
-    supervisor = f'[ "$2" != workflow_r1.supervision ] || exec {sys.executable} "$@"'
+    supervisor = f'[ "$2" != workflow_r1.system.supervision ] || exec {sys.executable} "$@"'
     script.write_text(f'#!/bin/sh\n{supervisor}\necho "$@" >> {folder}/calls\nfor target; do :; done\n{does}\n')
     script.chmod(0o755)
     return str(script)

@@ -11,13 +11,13 @@ from support.chat_templates import CHATML, KINDS, tokenizer_of
 from support.policy_models import ANSWER, CALL, MESSAGES, OBSERVATION, ids_of, session_on, usable
 from support.sessions import play
 
-from workflow_r1.chat_format import read_chat_format
 from workflow_r1.evaluation.checkpoint_session import CheckpointSession
 from workflow_r1.evaluation.config import PolicySettings
 from workflow_r1.evaluation.endpoint import PolicyEndpoint
 from workflow_r1.evaluation.errors import EvaluationError, PolicyEndpointError
 from workflow_r1.evaluation.opening import open_policy
 from workflow_r1.evaluation.session import Sampling
+from workflow_r1.policy.chat_format import read_chat_format
 from workflow_r1.world.server import RunningServer, running_server
 
 CONTEXT = 2_000

@@ -2,16 +2,16 @@
 
 import pytest
 from fastapi import Response
-from scripted_endpoint import MODEL, error
 from support.recording_proxy import recording_proxy
+from support.scripted_endpoint import MODEL, error
 
 from workflow_r1.evaluation.endpoint import PolicyEndpoint
 from workflow_r1.evaluation.errors import ContextLengthError, PolicyEndpointError
 from workflow_r1.evaluation.session import EndpointSession, Sampling, closed_turn
 from workflow_r1.operators import OperatorConfigError
-from workflow_r1.operators.chat_api import ChatApi
-from workflow_r1.operators.completion import Completion
 from workflow_r1.protocol import parse_turn, render_observation
+from workflow_r1.services.chat_api import ChatApi
+from workflow_r1.services.completion import Completion
 from workflow_r1.world.server import RunningServer
 from workflow_r1.world.world import World
 

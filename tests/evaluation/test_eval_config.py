@@ -6,9 +6,9 @@ import pytest
 
 from workflow_r1.evaluation.config import Comparison, RunSettings, parse_settings
 from workflow_r1.evaluation.errors import EvaluationError
-from workflow_r1.launch.recipe import REFERENCE, compose_recipe
 from workflow_r1.operators import OperatorConfigError
 from workflow_r1.rollout import RolloutLimits
+from workflow_r1.runs.recipe import REFERENCE, compose_recipe
 
 
 def read(tmp_path: Path, text: str) -> Comparison:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from rich.console import Console
-from scripted_endpoint import after_the_checks, error
+from support.scripted_endpoint import after_the_checks, error
 
 from workflow_r1.evaluation.config import Comparison, RunSettings
 from workflow_r1.evaluation.errors import EvaluationError

@@ -21,7 +21,7 @@ from workflow_r1.world.server import RunningServer
 from workflow_r1.world.world import World
 
 QUESTIONS, KILLS = 500, 3
-EVAL = "import typer; from workflow_r1.evaluation.commands import eval_; typer.run(eval_)"
+EVAL = "import typer; from workflow_r1.cli.evaluation import eval_; typer.run(eval_)"
 
 
 def start(policy: RunningServer, questions: Path, folder: Path) -> "subprocess.Popen[bytes]":

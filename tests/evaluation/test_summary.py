@@ -6,8 +6,8 @@ from workflow_r1.data.examples import Example
 from workflow_r1.evaluation.record import Key, Record
 from workflow_r1.evaluation.report import Grid, comparison_grids, run_grids
 from workflow_r1.evaluation.summary import Prices, paired_difference, score_questions, summarise
-from workflow_r1.operators.service import ServiceSettings
 from workflow_r1.reward import score_trajectory
+from workflow_r1.services.service import ServiceSettings
 from workflow_r1.trajectory import CallRecord, EndedBy, Trajectory, Turn
 
 FREE = Prices()

@@ -2,8 +2,8 @@
 
 import re
 
-import faulty_endpoint as c
 import pytest
+import support.faulty_endpoint as c
 
 from workflow_r1.operators import OperatorConfigError
 

@@ -3,7 +3,7 @@
 import asyncio
 import random
 
-import faulty_endpoint as c
+import support.faulty_endpoint as c
 
 
 async def test_256_trajectories_call_at_once(endpoint, make_pool):

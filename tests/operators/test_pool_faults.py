@@ -3,11 +3,11 @@
 import logging
 import traceback
 
-import faulty_endpoint as c
 import pytest
+import support.faulty_endpoint as c
 
 from workflow_r1.operators import OperatorEndpointError
-from workflow_r1.operators.faults import retry_after
+from workflow_r1.services.faults import retry_after
 
 UNAVAILABLE = "AnswerGenerate is not available right now: the call was not served."
 """What the policy reads: neither where the endpoint is nor what is wrong with it."""

@@ -5,8 +5,8 @@ from pydantic import ValidationError
 
 from workflow_r1.operators import BUILTIN_OPERATORS, InputField, OperatorSpec
 from workflow_r1.operators.builtin import AnswerGenerate, Review, ScEnsemble
-from workflow_r1.operators.errors import OperatorInputError
 from workflow_r1.operators.reply import extract_tag, has_tag
+from workflow_r1.operators.spec import OperatorInputError
 from workflow_r1.protocol import neutralise
 
 untagged = st.text(st.characters(exclude_characters="<>"), min_size=1).map(str.strip).filter(bool)

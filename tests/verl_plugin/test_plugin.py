@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from workflow_r1.launch.preflight import check_plugin
-from workflow_r1.launch.recipe import LaunchError
+from workflow_r1.runs.preflight import check_plugin
+from workflow_r1.runs.recipe import LaunchError
 from workflow_r1.verl_plugin import REGISTRATIONS
 from workflow_r1.verl_plugin.check import unknown_names
 

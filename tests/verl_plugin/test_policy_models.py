@@ -17,7 +17,7 @@ from support.policy_models import (
 from support.sessions import play
 from tokenizers import decoders, normalizers
 
-from workflow_r1.chat_format import PLAIN_TEMPLATE, ChatFormatError, usable_template
+from workflow_r1.policy.chat_format import PLAIN_TEMPLATE, ChatFormatError, usable_template
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -10,10 +10,10 @@ from support.policy_models import (
 from support.real_tokenizers import real_tokenizer
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from workflow_r1.chat_format import ChatFormatError, read_chat_format, usable_template
-from workflow_r1.launch.recipe import LaunchError
-from workflow_r1.launch.smollm2 import smollm2
 from workflow_r1.observation import ObservationFilter
+from workflow_r1.policy.chat_format import ChatFormatError, read_chat_format, usable_template
+from workflow_r1.runs.recipe import LaunchError
+from workflow_r1.runs.smollm2 import smollm2
 
 pytestmark = pytest.mark.slow
 

@@ -17,9 +17,9 @@ from transformers import PreTrainedTokenizerBase
 from verl.experimental.agent_loop.agent_loop import AgentLoopOutput
 
 from workflow_r1.operators import OperatorEndpointError, OperatorPool, OperatorSettings
-from workflow_r1.operators.request import ChatRequest, Completes, Tally
 from workflow_r1.protocol import TAGS
 from workflow_r1.rollout import RolloutLimits
+from workflow_r1.services.request import ChatRequest, Completes, Tally
 from workflow_r1.trajectory import EndedBy, Trajectory
 from workflow_r1.verl_plugin import agent_loop
 from workflow_r1.verl_plugin.reward_manager import WorkflowRewardManager

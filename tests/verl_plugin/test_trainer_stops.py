@@ -12,7 +12,7 @@ from torchdata.stateful_dataloader import StatefulDataLoader
 from verl.trainer.ppo.v1 import trainer_base
 from verl.trainer.ppo.v1.trainer_base import PPOTrainer
 
-from workflow_r1.launch.recipe import EMBEDDED, compose_recipe
+from workflow_r1.runs.recipe import EMBEDDED, compose_recipe
 from workflow_r1.verl_plugin.stops import RolloutsLost, RunStopped
 from workflow_r1.verl_plugin.trainer import WorkflowTrainer
 

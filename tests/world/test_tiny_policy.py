@@ -14,10 +14,10 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from workflow_r1.cache_dir import cache_dir
 from workflow_r1.protocol import STOP_STRINGS
 from workflow_r1.reward import score_trajectory
 from workflow_r1.rollout import GeneratedTurn, RolloutLimits, rollout
+from workflow_r1.system.cache_dir import cache_dir
 from workflow_r1.trajectory import Trajectory
 from workflow_r1.world import imitation, tiny_policy
 from workflow_r1.world.demonstrations import demonstrate, tokenise

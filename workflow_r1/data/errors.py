@@ -3,8 +3,10 @@
 import reprlib
 from enum import Enum
 
+from workflow_r1.errors import UserError
 
-class DataError(ValueError):
+
+class DataError(UserError):
     """Data that cannot be used: one sentence that says what to do."""
 
 

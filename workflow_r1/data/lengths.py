@@ -7,7 +7,7 @@ from typing import Any
 
 from workflow_r1.data.errors import DataError
 from workflow_r1.data.examples import Example
-from workflow_r1.policy_prompt import policy_messages
+from workflow_r1.policy.prompt import policy_messages
 
 Lengths = dict[str, int]
 

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from workflow_r1.data.examples import Example
-from workflow_r1.policy_prompt import policy_messages
+from workflow_r1.policy.prompt import policy_messages
 
 _BATCH = 4096
 

@@ -10,9 +10,9 @@ from rich.text import Text
 from workflow_r1.evaluation.summary import Prices
 from workflow_r1.evaluation.systems import Attempt, Policy
 from workflow_r1.protocol import parse_turn, read_observation
+from workflow_r1.records import shown, total
 from workflow_r1.rollout import GeneratedTurn, PolicySession
-from workflow_r1.terminal import printable_json
-from workflow_r1.unmeasured import shown, total
+from workflow_r1.system.terminal import printable_json
 
 _INDENT = 11  # width of the column of labels
 

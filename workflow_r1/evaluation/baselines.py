@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterable
 from workflow_r1.evaluation.statistics import most_frequent
 from workflow_r1.operators import OperatorPool, OperatorSpec, Sampling
 from workflow_r1.operators.builtin import AnswerGenerate
+from workflow_r1.policy.scripted_session import Script, ScriptedSession
 from workflow_r1.protocol import neutralise, read_observation
 from workflow_r1.rollout import RolloutLimits, rollout
-from workflow_r1.scripted_session import Script, ScriptedSession
 from workflow_r1.trajectory import Trajectory
 
 Workflow = Callable[[str, random.Random], Script]

@@ -7,9 +7,9 @@ from asyncio.subprocess import PIPE, STDOUT
 from collections.abc import Mapping
 from pathlib import Path
 
-from workflow_r1.checkpoints import last_step
 from workflow_r1.evaluation.errors import EvaluationError
-from workflow_r1.supervision import under_supervisor
+from workflow_r1.runs.checkpoints import last_step
+from workflow_r1.system.supervision import under_supervisor
 
 _SHARDED = "fsdp_config.json"
 _ADAPTED = "lora_train_meta.json"  # then verl's own export has a PEFT model's names, which no server reads

@@ -3,11 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
-from workflow_r1.chat_format import ChatFormat
 from workflow_r1.evaluation.endpoint import Message, PolicyEndpoint
 from workflow_r1.evaluation.errors import PolicyEndpointError
 from workflow_r1.evaluation.session import Sampling
-from workflow_r1.token_session import Sample, TokenSession
+from workflow_r1.policy.chat_format import ChatFormat
+from workflow_r1.policy.token_session import Sample, TokenSession
 
 
 class CheckpointSession(TokenSession):

@@ -15,9 +15,9 @@ from workflow_r1.evaluation.errors import EvaluationError
 from workflow_r1.evaluation.summary import Prices
 from workflow_r1.operators import OperatorPool, OperatorSettings
 from workflow_r1.operators.registry import select_operators
-from workflow_r1.operators.service import EndpointSettings, chat_url, request_fields
-from workflow_r1.policy_prompt import DEFAULT_TEMPLATE, render_system_prompt
+from workflow_r1.policy.prompt import DEFAULT_TEMPLATE, render_system_prompt
 from workflow_r1.rollout import RolloutLimits
+from workflow_r1.services.service import EndpointSettings, chat_url, request_fields
 
 
 class PolicySettings(BaseModel):

@@ -8,13 +8,13 @@ from typing import Any
 from pydantic import SecretStr
 
 from workflow_r1.evaluation.errors import ContextLengthError, PolicyEndpointError
-from workflow_r1.operators.chat_api import ChatApi, some_of
-from workflow_r1.operators.completion import Completion
-from workflow_r1.operators.connection_faults import service_at
-from workflow_r1.operators.errors import OperatorEndpointError, PromptTooLongError
-from workflow_r1.operators.faults import Wording
-from workflow_r1.operators.keys import check_key
-from workflow_r1.operators.request import with_fields
+from workflow_r1.services.chat_api import ChatApi, some_of
+from workflow_r1.services.completion import Completion
+from workflow_r1.services.connection_faults import service_at
+from workflow_r1.services.errors import OperatorEndpointError, PromptTooLongError
+from workflow_r1.services.faults import Wording
+from workflow_r1.services.keys import check_key
+from workflow_r1.services.request import with_fields
 
 Message = dict[str, str]
 

@@ -1,7 +1,9 @@
 """What can go wrong with an evaluation, apart from wrong answers."""
 
+from workflow_r1.errors import UserError
 
-class EvaluationError(Exception):
+
+class EvaluationError(UserError):
     """Why an evaluation cannot start or go on: one sentence that says what to do."""
 
 

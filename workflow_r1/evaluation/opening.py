@@ -5,7 +5,6 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
-from workflow_r1.chat_format import ChatFormat, ChatFormatError, read_chat_format, usable_template
 from workflow_r1.evaluation.checkpoint import merged_checkpoint
 from workflow_r1.evaluation.config import PolicySettings, RunSettings
 from workflow_r1.evaluation.endpoint import PolicyEndpoint
@@ -13,7 +12,8 @@ from workflow_r1.evaluation.errors import EvaluationError
 from workflow_r1.evaluation.serving import MODEL_NAME, machine_environment, served_checkpoint
 from workflow_r1.evaluation.session import Sampling
 from workflow_r1.evaluation.systems import Baseline, Policy, Prompt, System
-from workflow_r1.policy_prompt import policy_messages
+from workflow_r1.policy.chat_format import ChatFormat, ChatFormatError, read_chat_format, usable_template
+from workflow_r1.policy.prompt import policy_messages
 
 Report = Callable[[str], None]
 

@@ -8,9 +8,9 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from workflow_r1.evaluation.errors import EvaluationError
-from workflow_r1.folder_lock import FolderInUseError, FolderLock
+from workflow_r1.records import Text
+from workflow_r1.system.folder_lock import FolderInUseError, FolderLock
 from workflow_r1.trajectory import Trajectory
-from workflow_r1.well_formed import Text
 
 Key = tuple[str, str, int]
 

@@ -8,9 +8,9 @@ from rich.text import Text
 
 from workflow_r1.evaluation.statistics import Estimate
 from workflow_r1.evaluation.summary import BenchmarkSummary, Difference, Summary
-from workflow_r1.terminal import printable
+from workflow_r1.records import UNKNOWN
+from workflow_r1.system.terminal import printable
 from workflow_r1.trajectory import EndedBy
-from workflow_r1.unmeasured import UNKNOWN
 
 AVERAGE = "average"
 _SERVED = set(EndedBy) - {EndedBy.OPERATOR_FAILURE}  # a failure is in no figure but the count of what was not served

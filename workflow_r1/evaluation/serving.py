@@ -18,9 +18,9 @@ from http.client import HTTPException
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from workflow_r1.cache_dir import cache_dir
 from workflow_r1.evaluation.errors import EvaluationError
-from workflow_r1.supervision import Supervised
+from workflow_r1.system.cache_dir import cache_dir
+from workflow_r1.system.supervision import Supervised
 
 MODEL_NAME = "policy"
 _START_SECONDS = 1800.0  # a large model is first downloaded
@@ -44,7 +44,7 @@ def machine_environment() -> dict[str, str]:
     environ = {"HF_HUB_OFFLINE": "0", **os.environ}  # the policy may be a model id
     if not is_cpu():
         return environ
-    from workflow_r1.verl_plugin.cpu.environment import cpu_environment
+    from workflow_r1.runs.cpu_environment import cpu_environment
 
     return cpu_environment(cache_dir(), environ)
 

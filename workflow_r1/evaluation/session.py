@@ -8,11 +8,11 @@ from typing import Any
 from workflow_r1.evaluation.endpoint import Message, PolicyEndpoint, system_into_question
 from workflow_r1.evaluation.errors import ContextLengthError, EvaluationError, PolicyEndpointError
 from workflow_r1.observation import estimated_tokens
-from workflow_r1.operators.completion import Completion
-from workflow_r1.operators.request import TEMPLATE_TOKENS, most_prompt_tokens
 from workflow_r1.protocol import STOP_STRINGS
+from workflow_r1.records import total
 from workflow_r1.rollout import GeneratedTurn
-from workflow_r1.unmeasured import total
+from workflow_r1.services.completion import Completion
+from workflow_r1.services.request import TEMPLATE_TOKENS, most_prompt_tokens
 
 _ACTION = re.compile(r"<(/?)(tool|answer)>")
 _STOP = re.compile("|".join(map(re.escape, STOP_STRINGS)))

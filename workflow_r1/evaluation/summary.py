@@ -18,10 +18,10 @@ from workflow_r1.evaluation.statistics import (
     pass_at_k,
     permutation_p_value,
 )
-from workflow_r1.operators.service import ServiceSettings, token_cost
+from workflow_r1.records import total
 from workflow_r1.reward import exact_match
+from workflow_r1.services.service import ServiceSettings, token_cost
 from workflow_r1.trajectory import EndedBy, Trajectory
-from workflow_r1.unmeasured import total
 
 _PARTS = {"em": "acc", "f1": "f1", "sub_em": "sub_em", "calls": "calls", "turns": "turns", "malformed": "malformed"}
 

@@ -4,15 +4,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from workflow_r1.chat_format import ChatFormat
 from workflow_r1.evaluation.baselines import run_baseline
 from workflow_r1.evaluation.checkpoint_session import CheckpointSession
 from workflow_r1.evaluation.endpoint import Message, PolicyEndpoint
 from workflow_r1.evaluation.session import EndpointSession, Sampling
 from workflow_r1.operators import OperatorPool
+from workflow_r1.policy.chat_format import ChatFormat
+from workflow_r1.records import total
 from workflow_r1.rollout import PolicySession, RolloutLimits, rollout
 from workflow_r1.trajectory import Trajectory
-from workflow_r1.unmeasured import total
 
 Prompt = Callable[[str], list[Message]]
 

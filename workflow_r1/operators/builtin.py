@@ -9,8 +9,9 @@ from collections import Counter
 from string import ascii_uppercase
 
 from workflow_r1.operators.reply import extract_tag
-from workflow_r1.operators.settings import SEARCH
-from workflow_r1.operators.spec import Ask, InputField, Inputs, OperatorSpec, Sampling
+from workflow_r1.operators.spec import Ask, InputField, Inputs, OperatorSpec
+from workflow_r1.services.request import Sampling
+from workflow_r1.services.settings import SEARCH
 
 WARNING_OP = "WarningOp"
 

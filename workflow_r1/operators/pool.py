@@ -8,18 +8,18 @@ from typing import Any
 from uuid import uuid4
 
 from workflow_r1.operators.builtin import WARNING_OP
-from workflow_r1.operators.cache import ReplyCache
-from workflow_r1.operators.corpus import open_corpus
-from workflow_r1.operators.errors import OperatorEndpointError, OperatorInputError, PromptTooLongError
-from workflow_r1.operators.health import check_service
 from workflow_r1.operators.registry import select_operators
-from workflow_r1.operators.request import ChatRequest, Completes, Tally
-from workflow_r1.operators.result import OperatorResult
-from workflow_r1.operators.service import EndpointSettings
-from workflow_r1.operators.services import Services
-from workflow_r1.operators.settings import SEARCH, OperatorSettings
-from workflow_r1.operators.spec import Accept, Ask, Message, OperatorSpec
-from workflow_r1.operators.usage import UsageMeter
+from workflow_r1.operators.spec import Accept, Ask, OperatorInputError, OperatorSpec
+from workflow_r1.services.cache import ReplyCache
+from workflow_r1.services.corpus import open_corpus
+from workflow_r1.services.errors import OperatorEndpointError, PromptTooLongError
+from workflow_r1.services.health import check_service
+from workflow_r1.services.request import ChatRequest, Completes, Message, Tally
+from workflow_r1.services.result import OperatorResult
+from workflow_r1.services.service import EndpointSettings
+from workflow_r1.services.services import Services
+from workflow_r1.services.settings import SEARCH, OperatorSettings
+from workflow_r1.services.usage import UsageMeter
 
 logger = logging.getLogger(__name__)
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pydantic import ValidationError
 
 from workflow_r1.operators.builtin import BUILTIN_OPERATORS, WARNING_OP, Search
-from workflow_r1.operators.errors import OperatorConfigError
 from workflow_r1.operators.spec import OperatorSpec
+from workflow_r1.services.errors import OperatorConfigError
 
 
 def select_operators(

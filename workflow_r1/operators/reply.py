@@ -1,22 +1,8 @@
-"""Reading the part that counts out of a model's reply: what is no thought, and of that what is tagged."""
+"""Reading the tagged part, the one that counts, out of a model's reply."""
 
 import re
 
 _REASONING = re.compile(r"\s*<(think|reasoning)>.*?</\1>\s*", re.DOTALL)
-
-
-def without_thoughts(reply: str) -> str:
-    """The reply less the thoughts that a thinking model puts before it, in `<think>` tags.
-
-    Chat templates that open the tag themselves leave only its end in the reply; a reply that breaks off in the middle
-    of a thought has nothing but the tag's beginning.
-    """
-    if reply.lstrip().startswith("<think>") or "<think>" not in reply:
-        thoughts, closing, rest = reply.partition("</think>")
-        if closing:
-            return rest.lstrip()
-        return "" if thoughts.lstrip().startswith("<think>") else reply
-    return reply
 
 
 def has_tag(reply: str, tag: str) -> bool:

@@ -20,14 +20,17 @@ from typing import Any, Protocol, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from workflow_r1.operators.errors import OperatorInputError
 from workflow_r1.operators.reply import extract_tag, has_tag
 from workflow_r1.protocol import TAGS
+from workflow_r1.services.request import Message, Sampling
 
-Message = dict[str, str]
 Inputs = dict[str, list[str]]
 Accept = Callable[[str], bool]
 T = TypeVar("T")
+
+
+class OperatorInputError(Exception):
+    """What the policy wrote does not fit the operator; the message tells the policy what to write."""
 
 
 class Ask(Protocol):
@@ -48,13 +51,6 @@ class InputField(_Declaration):
     name: str = Field(pattern=r"^[a-z]\w*$")
     at_least: int = Field(default=1, ge=1)
     at_most: int = Field(default=1, ge=1, le=len(ascii_uppercase))
-
-
-class Sampling(_Declaration):
-    """How the model's reply is sampled."""
-
-    temperature: float = Field(default=0.0, ge=0)
-    max_tokens: int = Field(default=1024, ge=1)
 
 
 class OperatorSpec(_Declaration):

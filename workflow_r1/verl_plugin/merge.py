@@ -16,7 +16,7 @@ from torch.distributed.tensor import DTensor
 from verl.model_merger.base_model_merger import ModelMergerConfig
 from verl.model_merger.fsdp_model_merger import FSDPModelMerger, merge_non_dtensor_shards
 
-from workflow_r1.checkpoints import CONFIG_FILE
+from workflow_r1.runs.checkpoints import CONFIG_FILE
 
 Weights = dict[str, torch.Tensor]
 

@@ -6,8 +6,8 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from workflow_r1.chat_format import ChatFormat, read_chat_format
-from workflow_r1.token_session import Sample, TokenSession
+from workflow_r1.policy.chat_format import ChatFormat, read_chat_format
+from workflow_r1.policy.token_session import Sample, TokenSession
 
 if TYPE_CHECKING:  # importing verl's module imports our agent loop, and that this one
     from verl.experimental.agent_loop.agent_loop import AgentLoopBase

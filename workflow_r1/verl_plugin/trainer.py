@@ -13,7 +13,7 @@ from ray.exceptions import RayError
 from verl.trainer.ppo.v1.trainer_base import register_trainer
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 
-from workflow_r1.checkpoints import CONFIG_FILE, step_folder
+from workflow_r1.runs.checkpoints import CONFIG_FILE, step_folder
 from workflow_r1.verl_plugin import patches  # noqa: F401  (takes hold by being imported)
 from workflow_r1.verl_plugin.stops import RolloutsLost, RunStopped
 

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any
 
+from workflow_r1.policy.scripted_session import Script, ScriptedSession
 from workflow_r1.protocol import STOP_STRINGS
 from workflow_r1.rollout import RolloutLimits, rollout
-from workflow_r1.scripted_session import Script, ScriptedSession
 from workflow_r1.world.in_process import InProcessPool
 from workflow_r1.world.language import Query
 from workflow_r1.world.scripted import BEHAVIOURS, Behaviour

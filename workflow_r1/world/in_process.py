@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from workflow_r1.operators import OperatorPool, OperatorSettings
-from workflow_r1.operators.request import ChatRequest, Completes, Tally
+from workflow_r1.services.request import ChatRequest, Completes, Tally
 from workflow_r1.world.simulated_llm import MODEL_NAME, CompletionRequest, SimulatedLLM
 
 

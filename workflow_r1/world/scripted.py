@@ -8,8 +8,8 @@ import random
 import re
 from collections.abc import Callable
 
+from workflow_r1.policy.scripted_session import Script, ScriptedSession
 from workflow_r1.protocol import read_observation
-from workflow_r1.scripted_session import Script, ScriptedSession
 from workflow_r1.world.brain import UNKNOWN
 from workflow_r1.world.language import Query, parse_query
 from workflow_r1.world.world import World

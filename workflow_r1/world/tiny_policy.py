@@ -13,7 +13,7 @@ import torch
 import transformers
 from transformers import GenerationConfig, PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
-from workflow_r1.cache_dir import made_once
+from workflow_r1.system.cache_dir import made_once
 from workflow_r1.world import tokenizer
 from workflow_r1.world.demonstrations import Demonstration, demonstrate, tokenise
 from workflow_r1.world.imitation import fingerprint, imitate

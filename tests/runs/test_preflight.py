@@ -1,0 +1,381 @@
+"""Every failure that a new user can cause ends early, with one sentence that says what to do."""
+
+import json
+import socket
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from omegaconf import OmegaConf
+
+from workflow_r1.runs import preflight
+from workflow_r1.runs.recipe import LaunchError
+from workflow_r1.world.server import SimulatedEndpoint, running_server
+from workflow_r1.world.simulated_llm import MODEL_NAME, SimulatedLLM
+
+ROW = {
+    "data_source": "nq",
+    "prompt": [{"role": "user", "content": "q"}],
+    "reward_model": {"style": "rule", "ground_truth": {"target": ["x"]}},
+}
+
+
+def test_a_setting_that_would_replace_the_loss_is_refused():
+    config = OmegaConf.create(
+        {
+            "actor_rollout_ref": {"actor": {"policy_loss": {"loss_mode": "gsspo"}}},
+            "algorithm": {"rollout_correction": {"bypass_mode": True}},
+        }
+    )
+    with pytest.raises(LaunchError) as error:
+        preflight.check_loss(config)
+    assert "bypass" in one_sentence(error)
+
+
+def one_sentence(error: pytest.ExceptionInfo[LaunchError]) -> str:
+    message = str(error.value)
+    assert "\n" not in message
+    assert "Traceback" not in message
+    return message
+
+
+def parquet(path, **changes):
+    return data_of(path, [{key: value for key, value in {**ROW, **changes}.items() if value is not None}])
+
+
+def data_of(path, *files):
+    """Write files of rows; the first has the path, as JSON where its name says so."""
+    paths = [path, *(path.with_stem(f"{path.stem}-{number}") for number in range(1, len(files)))]
+    for file, rows in zip(paths, files, strict=True):
+        if file.suffix == ".parquet":
+            pq.write_table(pa.Table.from_pylist(rows), file)
+        else:
+            file.write_text("\n".join(map(json.dumps, rows)))
+    data = {"train_files": [str(file) for file in paths], "val_files": str(path)}
+    return OmegaConf.create({"data": data, "reward": {"reward_manager": {"name": "workflow_r1"}}})
+
+
+def target(value):
+    return ROW | {"reward_model": {"ground_truth": {"target": value}}}
+
+
+@pytest.mark.parametrize("name", ["a.parquet", "a.jsonl"])
+@pytest.mark.parametrize(
+    "ground_truth", [{"target": ["x"]}, {"target": "Paris"}, "72", ["x", "y"], {"target": [1987.0]}], ids=repr
+)
+def test_every_layout_of_gold_answers_with_one_meaning_passes(tmp_path, name, ground_truth):
+    preflight.check_data(parquet(tmp_path / name, reward_model={"ground_truth": ground_truth}))
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"reward_model": {"ground_truth": {"target": ["['x' 'y']"]}}}, "a gold answer that is a list saved as text"),
+        ({"reward_model": {"ground_truth": {"target": ["*"]}}}, "no gold answer but punctuation and articles"),
+        ({"reward_model": {"ground_truth": {"target": []}}}, "no gold answer"),
+        ({"reward_model": {"ground_truth": {"target": [["x"]]}}}, "a value that is neither text nor a number: ['x']"),
+        ({"reward_model": {"ground_truth": {"solution": "x"}}}, "no reward_model.ground_truth"),
+        ({"reward_model": '{"ground_truth": "x"}'}, "no reward_model.ground_truth"),
+        ({"prompt": "who?"}, "a prompt that is no list of messages"),
+        ({"prompt": []}, "a prompt that is no list of messages"),
+        ({"prompt": [{"role": "system", "content": "x"}]}, "a prompt that is no list of messages"),
+        ({"prompt": [{"role": "user", "content": None}]}, "a prompt that is no list of messages"),
+        ({"data_source": 7}, "no text that names its data source: 7"),
+        ({"extra_info": "{}"}, "an extra_info that is no object"),
+    ],
+)
+def test_a_row_that_cannot_be_rolled_out_or_scored_is_named(tmp_path, changes, complaint):
+    config = parquet(tmp_path / "a.parquet", **changes)
+    with pytest.raises(LaunchError) as error:
+        preflight.check_data(config)
+    message = one_sentence(error)
+    assert message.startswith(f"data.train_files: {tmp_path}/a.parquet, row 0 (the first is 0) has {complaint}")
+    assert (
+        "1 of 1 row(s) have faults: mend them, or have 'workflow-r1 prepare --source FILE' leave them out." in message
+    )
+
+
+def test_every_row_of_every_file_is_looked_at(tmp_path):
+    good, bad = [target(["x"])] * 5000, [target(["x"])] * 4999 + [target(["!"]), target([])]
+    config = data_of(tmp_path / "a.parquet", good, bad)
+    with pytest.raises(LaunchError) as error:
+        preflight.check_data(config)
+    assert f"{tmp_path}/a-1.parquet, row 4,999 (the first is 0) has" in one_sentence(error)
+    assert "2 of 5,001 row(s)" in one_sentence(error)
+    config.data.train_files, config.data.val_files = str(tmp_path / "a.parquet"), [str(tmp_path / "a-1.parquet")]
+    with pytest.raises(LaunchError, match=r"^data\.val_files: .*a-1\.parquet, row 4,999"):
+        preflight.check_data(config)
+    config.data.val_files = str(tmp_path / "a.parquet")
+    preflight.check_data(config)
+
+
+def test_what_verl_would_read_otherwise_than_it_stands_is_noticed(tmp_path):
+    """verl loads JSON with a library that takes texts like these for dates."""
+    with pytest.raises(LaunchError, match=r"neither text nor a number: datetime\.datetime\(1987, 5, 1, 0, 0\)"):
+        preflight.check_data(data_of(tmp_path / "a.jsonl", [target(["1987-05-01"])]))
+    preflight.check_data(data_of(tmp_path / "a.parquet", [target(["1987-05-01"])]))
+
+
+def test_files_that_verl_cannot_join_are_named_with_their_columns(tmp_path):
+    with pytest.raises(LaunchError) as error:
+        preflight.check_data(data_of(tmp_path / "a.parquet", [target(["x"])], [target("x")]))
+    assert (
+        f"{tmp_path}/a.parquet and {tmp_path}/a-1.parquet cannot be used together, since the types in "
+        in one_sentence(error)
+    )
+    assert "reward_model differ" in one_sentence(error)
+
+
+OURS = "workflow_r1_agent_loop"
+
+
+def agents(path, *names_by_file):
+    """Files whose rows name these agent loops; None for a file without the column."""
+    files = [[ROW] if names is None else [ROW | {"agent_name": name} for name in names] for names in names_by_file]
+    return data_of(path, *files)
+
+
+@pytest.mark.parametrize("names", [[[OURS], [OURS, OURS]], [None, None]])
+def test_every_row_or_none_names_the_agent_loop(tmp_path, names):
+    preflight.check_data(agents(tmp_path / "a.parquet", *names))
+
+
+@pytest.mark.parametrize(
+    ("names", "lacking"),
+    [
+        ([[OURS, OURS], None], "1 of 1 rows of .*a-1.parquet"),
+        ([None, [OURS]], "1 of 1 rows of .*a.parquet"),
+        ([[OURS], [OURS, None, ""]], "2 of 3 rows of .*a-1.parquet"),
+        ([[OURS], [OURS], [None, None, OURS]], "2 of 3 rows of .*a-2.parquet"),
+    ],
+)
+def test_rows_that_verl_would_not_roll_out_are_counted(tmp_path, names, lacking):
+    with pytest.raises(LaunchError, match=f"data.train_files: {lacking} have no agent_name, where others") as error:
+        preflight.check_data(agents(tmp_path / "a.parquet", *names))
+    one_sentence(error)
+
+
+def test_another_reward_has_golds_of_its_own_kind(tmp_path):
+    config = parquet(tmp_path / "a.parquet", reward_model={"ground_truth": {"tests": "assert f(1)"}})
+    with pytest.raises(LaunchError, match=r"no reward_model\.ground_truth"):
+        preflight.check_data(config)
+    config.reward.reward_manager.name = "naive"
+    preflight.check_data(config)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"prompt": [{"role": "system", "content": ""}, {"role": "user", "content": "q"}]},
+        {"question": ["q"]},
+        {"extra_info": {"question": ["q"]}},
+        {"extra_info": {"question": 7}},
+    ],
+)
+def test_what_a_rollout_does_not_need_is_no_fault(tmp_path, changes):
+    preflight.check_data(parquet(tmp_path / "a.parquet", **changes))
+
+
+def test_another_agent_loop_needs_another_reward(tmp_path):
+    config = agents(tmp_path / "a.parquet", [OURS], ["tool_agent", OURS])
+    with pytest.raises(LaunchError, match=r"a-1.parquet has the agent_name tool_agent, whose rollouts the reward"):
+        preflight.check_data(config)
+    config.reward.reward_manager.name = "naive"
+    preflight.check_data(config)
+
+
+def test_missing_columns_are_named_with_those_found(tmp_path):
+    with pytest.raises(LaunchError) as error:
+        preflight.check_data(parquet(tmp_path / "a.parquet", reward_model=None))
+    message = one_sentence(error)
+    assert "lacks the column(s) reward_model" in message
+    assert "it has data_source, prompt" in message
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "complaint"),
+    [
+        ("a.parquet", b"hello", "is neither Parquet nor JSON in UTF-8: it begins with 'hello'"),
+        ("a.parquet", b"PAR1 and then nothing of the kind", "is a damaged Parquet file"),
+        ("a.parquet", b'{"question": "q"}', "is JSON by its content: rename it"),
+        ("a.parquet", b"version https://git-lfs.github.com/spec/v1\n", "is a Git LFS pointer"),
+        ("a.jsonl", b'{"a": 1}\n{"a": ', "line 2 is malformed JSON"),
+        ("a.jsonl", b'{"a": "\\ud800"}', "cannot be loaded as verl loads it: JSON parse error: The surrogate pair"),
+        ("a.jsonl", b"", "is empty"),
+        ("a.csv", b"question,answer", "ends in none of .parquet, .json, .jsonl, by which verl tells what a file is"),
+        ("a.parquet", None, "does not exist"),
+    ],
+)
+def test_a_file_that_cannot_be_loaded_says_why(tmp_path, name, content, complaint):
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    config = OmegaConf.create({"data": {"train_files": str(tmp_path / name), "val_files": []}})
+    with pytest.raises(LaunchError) as error:
+        preflight.check_data(config)
+    message = one_sentence(error)
+    assert message.startswith(f"data.train_files: {tmp_path}/{name}")
+    assert complaint in message
+
+
+def test_a_file_without_rows_is_named(tmp_path):
+    pq.write_table(pa.Table.from_pylist([ROW]).slice(0, 0), tmp_path / "a.parquet")
+    with pytest.raises(LaunchError, match=r"a\.parquet has no rows"):
+        preflight.check_data(OmegaConf.create({"data": {"train_files": str(tmp_path / "a.parquet"), "val_files": []}}))
+
+
+def test_a_pattern_means_what_it_means_to_verl(tmp_path):
+    config = data_of(tmp_path / "a.parquet", [ROW], [ROW])
+    config.data.train_files = str(tmp_path / "a*.parquet")
+    preflight.check_data(config)
+
+
+def test_files_that_are_not_read_here_are_not_checked():
+    files = {"train_files": "hdfs://host/a.parquet", "val_files": ["hdfs://host/b.parquet"]}
+    preflight.check_data(OmegaConf.create({"data": files}))
+    own = {"train_files": "mine.bin", "val_files": "mine.bin", "custom_cls": {"path": "mine.py", "name": "Mine"}}
+    preflight.check_data(OmegaConf.create({"data": own}))
+
+
+def test_no_data_is_named():
+    with pytest.raises(LaunchError) as error:
+        preflight.check_data(OmegaConf.create({"data": {"train_files": None, "val_files": None}}))
+    assert "data.train_files is not set" in one_sentence(error)
+
+
+def test_no_model_is_named():
+    with pytest.raises(LaunchError) as error:
+        preflight.check_model(None)
+    assert "set actor_rollout_ref.model.path" in one_sentence(error)
+
+
+@pytest.mark.parametrize("path", ["/nowhere/model", "./model", "a/b/c", "model"])
+def test_a_model_path_that_does_not_exist(path):
+    with pytest.raises(LaunchError) as error:
+        preflight.check_model(path)
+    assert "There is no model at" in one_sentence(error)
+
+
+def test_a_hub_model_that_cannot_be_reached(monkeypatch, tmp_path):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(LaunchError) as error:
+        preflight.check_model("someone/some-model")
+    assert "could not be loaded from the Hugging Face Hub" in one_sentence(error)
+
+
+def operators(**settings):
+    return OmegaConf.create({"workflow_r1": {"operators": {"call_timeout": 10.0, "max_retries": 1, **settings}}})
+
+
+@pytest.fixture
+def no_endpoint(monkeypatch):
+    for name in ("OPERATOR_BASE_URL", "OPERATOR_API_KEY", "OPERATOR_MODEL_NAME"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(scope="module")
+def server(world):
+    with running_server(SimulatedEndpoint(SimulatedLLM(world), api_key="right")) as server:
+        yield server
+
+
+@pytest.fixture
+def endpoint(server, monkeypatch):
+    monkeypatch.setenv("OPERATOR_BASE_URL", server.base_url)
+    monkeypatch.setenv("OPERATOR_API_KEY", "right")
+    monkeypatch.setenv("OPERATOR_MODEL_NAME", MODEL_NAME)
+
+
+def test_an_endpoint_that_answers_passes(endpoint):
+    preflight.check_operators(operators())
+
+
+def test_no_endpoint_set(no_endpoint):
+    with pytest.raises(LaunchError) as error:
+        preflight.check_operators(operators())
+    assert "OPERATOR_BASE_URL" in one_sentence(error)
+
+
+def test_an_endpoint_that_is_down(endpoint, monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    monkeypatch.setenv("OPERATOR_BASE_URL", f"http://127.0.0.1:{port}/v1")
+    with pytest.raises(LaunchError) as error:
+        preflight.check_operators(operators())
+    message = one_sentence(error)
+    assert f"http://127.0.0.1:{port}/v1 cannot be reached: check that it runs" in message
+
+
+def test_a_wrong_key_is_called_that_and_not_shown(endpoint, monkeypatch):
+    monkeypatch.setenv("OPERATOR_API_KEY", "wrong-secret")
+    with pytest.raises(LaunchError) as error:
+        preflight.check_operators(operators())
+    message = one_sentence(error)
+    assert "OPERATOR_API_KEY" in message
+    assert "wrong-secret" not in message
+
+
+def test_a_model_that_the_endpoint_does_not_serve(endpoint, monkeypatch):
+    monkeypatch.setenv("OPERATOR_MODEL_NAME", "gpt-nowhere")
+    with pytest.raises(LaunchError) as error:
+        preflight.check_operators(operators())
+    assert "OPERATOR_MODEL_NAME" in one_sentence(error)
+
+
+def test_a_setting_of_ours_that_does_not_exist(endpoint):
+    config = operators()
+    config.workflow_r1.max_call = 3
+    with pytest.raises(LaunchError) as error:
+        preflight.check_operators(config)
+    assert "workflow_r1.max_call" in one_sentence(error)
+
+
+def test_an_unknown_operator(endpoint):
+    config = operators()
+    config.workflow_r1.operator_names = ["AnswerGenerate", "Guess"]
+    with pytest.raises(LaunchError) as error:
+        preflight.check_operators(config)
+    assert "Guess" in one_sentence(error)
+
+
+@pytest.mark.parametrize(
+    ("setting", "variable"),
+    [
+        ({"operators": {"api_key": "sk-secret"}}, "OPERATOR_API_KEY"),
+        ({"operators": {"endpoints": {"Review": {"api_key": "sk-secret"}}}}, "OPERATOR_API_KEY_REVIEW"),
+        ({"operators": {"search": {"api_key": "sk-secret"}}}, "SEARCH_API_KEY"),
+    ],
+)
+def test_a_key_in_the_configuration_is_refused_and_not_shown(setting, variable):
+    config = OmegaConf.create({"workflow_r1": setting})
+    with pytest.raises(LaunchError) as error:
+        preflight.check_keys(config)
+    message = one_sentence(error)
+    assert f"set {variable} in the environment" in message
+    assert "sk-secret" not in message
+
+
+def test_a_configuration_without_a_key_passes():
+    endpoints = {"Review": {"model": "large", "api_key": None}}
+    preflight.check_keys(OmegaConf.create({"workflow_r1": {"operators": {"endpoints": endpoints, "search": None}}}))
+
+
+@pytest.mark.parametrize("bound", ["max_calls", "max_tokens", "max_cost"])
+def test_a_budget_that_nothing_counts_towards_is_refused(endpoint, bound):
+    config = operators(prompt_price=1.0)
+    config.workflow_r1.budget = {bound: 5}
+    with pytest.raises(LaunchError) as error:
+        preflight.check_operators(config)
+    assert f"workflow_r1.budget.{bound} is set, and without a workflow_r1.run_dir" in one_sentence(error)
+
+
+def test_a_budget_in_dollars_needs_a_price(endpoint, tmp_path):
+    config = operators()
+    config.workflow_r1.update({"budget": {"max_cost": 5}, "run_dir": str(tmp_path)})
+    with pytest.raises(LaunchError) as error:
+        preflight.check_operators(config)
+    assert "set workflow_r1.operators.prompt_price" in one_sentence(error)
+    for price in ("prompt_price", "completion_price"):
+        config.workflow_r1.operators = {**operators().workflow_r1.operators, price: 0.1}
+        preflight.check_operators(config)

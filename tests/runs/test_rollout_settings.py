@@ -1,0 +1,135 @@
+"""Settings of verl's that a rollout, its reward or its advantage would ignore or contradict are refused by name."""
+
+from copy import deepcopy
+from functools import cache
+
+import pytest
+import yaml
+from omegaconf import DictConfig, OmegaConf
+
+from workflow_r1.runs.preflight import check_rollouts
+from workflow_r1.runs.preflight.rollouts import RULES
+from workflow_r1.runs.recipe import EMBEDDED, REFERENCE, LaunchError, compose_recipe
+
+ROLLOUT, MULTI_TURN = "actor_rollout_ref.rollout", "actor_rollout_ref.rollout.multi_turn"
+REFUSED = [
+    "trainer.v1.trainer_mode=sync",
+    "trainer.v1.trainer_mode=colocate_async",
+    "trainer.v1.trainer_mode=separate_async",
+    "trainer.v1.sampler.custom_sampler.name=null",
+    "trainer.v1.sampler.sync_refill_failed_groups=true",
+    "algorithm.filter_groups.enable=true",
+    "algorithm.rollout_correction.rollout_rs=token_k1",
+    "algorithm.rollout_correction.rollout_rs=seq_mean_k1, token_k3",
+    "algorithm.gamma=0.99",
+    "algorithm.lam=0.95",
+    "algorithm.use_pf_ppo=true",
+    "data.reward_fn_key=source",
+    "data.truncation=left",
+    "data.tokenizer=Qwen/Qwen2.5-7B-Instruct",
+    "data.sampler.class_path=curriculum.py",
+    "data.gen_batch_size=7",
+    f"{ROLLOUT}.name=sglang",
+    f"{ROLLOUT}.name=hf",
+    f"{ROLLOUT}.mode=sync",
+    f"{ROLLOUT}.n=0",
+    f"{ROLLOUT}.temperature=0",
+    f"{ROLLOUT}.do_sample=false",
+    f"{ROLLOUT}.val_kwargs.do_sample=true",
+    f"{ROLLOUT}.repetition_penalty=1.05",
+    f"{ROLLOUT}.over_sample_rate=0.1",
+    f"{ROLLOUT}.ignore_eos=true",
+    f"{ROLLOUT}.prompt_length=100",
+    f"{ROLLOUT}.max_model_len=8192",
+    f"{ROLLOUT}.agent.num_workers=0",
+    f"{ROLLOUT}.agent.default_agent_loop=tool_agent",
+    f"{ROLLOUT}.agent.custom_async_server.path=server.py",
+    f"{ROLLOUT}.trace.backend=weave",
+    f"{MULTI_TURN}.max_user_turns=5",
+    f"{MULTI_TURN}.tool_config_path=tools.yaml",
+    f"{MULTI_TURN}.function_tool_path=tools.py",
+    f"{MULTI_TURN}.format=llama3_json",
+    f"{MULTI_TURN}.use_inference_chat_template=true",
+    f"{MULTI_TURN}.num_repeat_rollouts=4",
+    "reward.custom_reward_function.path=reward.py",
+    "reward.reward_model.enable=true",
+    "reward.num_workers=0",
+    "custom_reward_function.path=reward.py",
+    "reward_model.reward_manager=dapo",
+    "reward_model.model.path=some/model",
+    "sandbox_fusion.url=http://sandbox",
+]
+ACCEPTED = [
+    ["algorithm.rollout_correction.rollout_rs=seq_mean_k1,seq_max_k3"],
+    ["algorithm.rollout_correction.rollout_rs=token_k1", "actor_rollout_ref.actor.policy_loss.loss_mode=vanilla"],
+    ["algorithm.adv_estimator=gae", "algorithm.gamma=0.99", "algorithm.lam=0.95"],
+    ["data.gen_batch_size=128"],
+    [f"{ROLLOUT}.val_kwargs.do_sample=true", f"{ROLLOUT}.val_kwargs.temperature=0.7", f"{ROLLOUT}.val_kwargs.n=4"],
+    [f"{ROLLOUT}.calculate_log_probs=false"],
+    [f"{ROLLOUT}.max_model_len=9472"],
+    ["data.max_prompt_length=2048"],
+    [
+        f"{ROLLOUT}.agent.default_agent_loop=tool_agent",
+        f"{MULTI_TURN}.function_tool_path=tools.py",
+        "reward.reward_manager.name=naive",
+    ],
+    ["reward.reward_manager.name=naive", "reward.custom_reward_function.path=reward.py"],
+    [f"{ROLLOUT}.agent.num_workers=1", "reward.num_workers=1"],
+]
+
+
+recipe = cache(lambda name: compose_recipe(name, []))
+
+
+def config(*overrides: str) -> DictConfig:
+    changed = deepcopy(recipe(REFERENCE))
+    for override in overrides:
+        name, _, value = override.partition("=")
+        OmegaConf.update(changed, name, yaml.safe_load(value), force_add=True)
+    return changed
+
+
+@pytest.mark.parametrize("name", [REFERENCE, EMBEDDED])
+def test_the_recipes_pass(name: str):
+    check_rollouts(recipe(name))
+
+
+@pytest.mark.parametrize("override", REFUSED)
+def test_a_setting_that_would_do_nothing_or_harm_is_refused_by_name(override: str):
+    with pytest.raises(LaunchError) as error:
+        check_rollouts(config(override))
+    message = str(error.value)
+    setting = override.partition("=")[0].removesuffix(".class_path")
+    assert message.startswith((f"{setting}=", f"{setting} "))
+    assert message.endswith(".")
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize("overrides", ACCEPTED)
+def test_what_works_is_not_refused(overrides: list[str]):
+    check_rollouts(config(*overrides))
+
+
+def test_a_correction_needs_the_samplers_probabilities():
+    settings = [f"{ROLLOUT}.calculate_log_probs=false", "algorithm.rollout_correction.rollout_is=sequence"]
+    with pytest.raises(LaunchError, match=rf"{ROLLOUT}.calculate_log_probs=False leaves .*rollout_correction"):
+        check_rollouts(config(*settings))
+
+
+def test_every_rule_is_tried():
+    tried = {override.partition("=")[0] for override in REFUSED} | {f"{ROLLOUT}.calculate_log_probs"}
+    assert not [name for name, _, _ in RULES if not any(setting.startswith(name) for setting in tried)]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("max_assistant_turns", 0),
+        ("max_parallel_calls", 0),
+        ("max_tool_response_length", -1),
+        ("tool_response_truncate_side", "centre"),
+    ],
+)
+def test_a_limit_of_verls_that_does_not_fit_is_named_in_full(name: str, value: object):
+    with pytest.raises(LaunchError, match=rf"do not fit: {MULTI_TURN}\.{name}: "):
+        check_rollouts(config(f"{MULTI_TURN}.{name}={value}"))

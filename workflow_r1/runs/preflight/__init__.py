@@ -1,0 +1,43 @@
+"""What is checked before a run starts, so that it does not fail ten minutes in: a file a subject.
+
+Every check raises `LaunchError` with one sentence that says what to do.
+"""
+
+from workflow_r1.runs.preflight.data import check_data
+from workflow_r1.runs.preflight.lengths import check_lengths
+from workflow_r1.runs.preflight.machine import (
+    check_machine,
+    check_plugin,
+    check_system,
+    check_temporary_folders,
+    usable_hardware,
+)
+from workflow_r1.runs.preflight.model import check_chat_template, check_model
+from workflow_r1.runs.preflight.numbers import check_numbers
+from workflow_r1.runs.preflight.operators import check_operators
+from workflow_r1.runs.preflight.resume import check_resume
+from workflow_r1.runs.preflight.rollouts import check_rollouts
+from workflow_r1.runs.preflight.settings import check_keys, check_loss, clip_range_warning
+from workflow_r1.runs.preflight.training import check_training
+from workflow_r1.runs.preflight.unread import check_unread
+
+__all__ = [
+    "check_chat_template",
+    "check_data",
+    "check_keys",
+    "check_lengths",
+    "check_loss",
+    "check_machine",
+    "check_model",
+    "check_numbers",
+    "check_operators",
+    "check_plugin",
+    "check_resume",
+    "check_rollouts",
+    "check_system",
+    "check_temporary_folders",
+    "check_training",
+    "check_unread",
+    "clip_range_warning",
+    "usable_hardware",
+]

@@ -1,0 +1,86 @@
+"""The lengths: every prompt fits, or what does not is counted before the run; the context holds a rollout."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from workflow_r1.data.lengths import count_tokens
+from workflow_r1.data.training import iterate_rows, load_training_file
+from workflow_r1.runs.preflight.model import policy_tokenizer
+from workflow_r1.runs.recipe import LaunchError
+
+
+def check_lengths(config: DictConfig) -> list[str]:
+    """Measure the prompts as verl will, which leaves those that are too long out. Model and data have been checked.
+
+    Returns:
+        A sentence for each of `data.train_files` and `data.val_files` that loses some of its prompts.
+
+    Raises:
+        LaunchError: too few are left, too long ones would be cut, or a rollout does not fit in the model's context.
+    """
+    _check_context(config)
+    if (config.data.get("custom_cls") or {}).get("path"):
+        return []
+    tokenizer = policy_tokenizer(config)
+    fewest = {"train_files": config.data.train_batch_size, "val_files": 1}
+    notes = (_check_prompts(config.data, setting, tokenizer, needed) for setting, needed in fewest.items())
+    return [note for note in notes if note]
+
+
+def _check_context(config: DictConfig) -> None:
+    from transformers import AutoConfig
+
+    rollout, model = config.actor_rollout_ref.rollout, config.actor_rollout_ref.model.path
+    path = Path(model).expanduser()
+    trusted = config.actor_rollout_ref.model.trust_remote_code
+    try:
+        settings = AutoConfig.from_pretrained(str(path) if path.exists() else model, trust_remote_code=trusted)
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0].rstrip(".")
+        raise LaunchError(f"The configuration of the model {model!r} cannot be read: {reason}.") from None
+    context = getattr(settings.get_text_config(), "max_position_embeddings", None)
+    if context and context < (longest := rollout.prompt_length + rollout.response_length):
+        raise LaunchError(
+            f"A rollout takes up to data.max_prompt_length + data.max_response_length = {longest:,} tokens, and the "
+            f"context of {model} is {context:,}: lower them."
+        )
+
+
+def _check_prompts(data: DictConfig, setting: str, tokenizer: Any, needed: int) -> str | None:
+    files = [data[setting]] if isinstance(data[setting], str) else list(data[setting])
+    texts = (text for file in files if not file.startswith("hdfs://") for text in _rendered(file, data, tokenizer))
+    lengths = count_tokens(texts, tokenizer)
+    most = data.max_prompt_length
+    left = sum(length <= most for length in lengths)
+    if not lengths or left == len(lengths):
+        return None
+    too_long = (
+        f"{len(lengths) - left:,} of the {len(lengths):,} prompts of data.{setting} are longer than "
+        f"data.max_prompt_length={most} tokens (the shortest prompt has {min(lengths):,}, the longest {max(lengths):,})"
+    )
+    if left < needed:
+        raise LaunchError(
+            f"{too_long}, and the {left:,} that are left are no batch of {needed:,}: raise data.max_prompt_length."
+        )
+    if not data.filter_overlong_prompts:
+        raise LaunchError(
+            f"{too_long}, and with data.filter_overlong_prompts=False verl would cut off their beginning: raise "
+            "data.max_prompt_length, or leave data.filter_overlong_prompts True."
+        )
+    return f"{too_long}: they are left out."
+
+
+def _rendered(file: str, data: DictConfig, tokenizer: Any) -> Iterator[str]:
+    key, given = data.prompt_key, data.get("apply_chat_template_kwargs")
+    kwargs: Any = OmegaConf.to_container(given) if given else {}
+    for number, row in enumerate(iterate_rows(load_training_file(file), [key])):
+        try:
+            yield tokenizer.apply_chat_template(row[key], add_generation_prompt=True, tokenize=False, **kwargs)
+        except Exception as error:  # a template raises whatever it likes
+            reason = " ".join(str(error).split()).rstrip(".")
+            raise LaunchError(
+                f"The policy's chat template cannot render the prompt of row {number:,} of {file}: {reason}."
+            ) from None

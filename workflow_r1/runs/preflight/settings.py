@@ -1,0 +1,44 @@
+"""The settings: none that verl would ignore, replace or print a key from."""
+
+from omegaconf import DictConfig, OmegaConf
+
+from workflow_r1.runs.recipe import LaunchError
+from workflow_r1.services.settings import MAIN, SEARCH, key_variable
+
+WIDE = 0.05  # of a clip range: the mean log-ratio over a turn's tokens stays far below
+
+
+def check_keys(config: DictConfig) -> None:
+    """No key stands in the configuration: verl prints it to the log and hands it to every tracker."""
+    operators = config.workflow_r1.operators
+    holders = {MAIN: operators, **(operators.get("endpoints") or {}), SEARCH: operators.get("search") or {}}
+    for name, fields in holders.items():
+        if (fields or {}).get("api_key") is not None:
+            variable = key_variable(name)
+            raise LaunchError(
+                f"The configuration holds a key for {name!r}, and verl prints its configuration: take api_key out "
+                f"of workflow_r1.operators and set {variable} in the environment."
+            )
+
+
+def check_loss(config: DictConfig) -> None:
+    """The configured policy loss is the one that will run."""
+    loss_mode = config.actor_rollout_ref.actor.policy_loss.loss_mode
+    if loss_mode == "gsspo" and OmegaConf.select(config, "algorithm.rollout_correction.bypass_mode"):
+        raise LaunchError(
+            "algorithm.rollout_correction.bypass_mode=True makes verl replace the gsspo loss by its bypass loss: "
+            "leave it False."
+        )
+
+
+def clip_range_warning(config: DictConfig) -> str | None:
+    """One sentence where GSsPO's clip range is no trust region, else None."""
+    actor = config.actor_rollout_ref.actor
+    in_force = {"clip_ratio" if actor[name] is None else name for name in ("clip_ratio_low", "clip_ratio_high")}
+    wide = [f"actor_rollout_ref.actor.{name}={actor[name]:g}" for name in sorted(in_force) if actor[name] > WIDE]
+    if actor.policy_loss.loss_mode != "gsspo" or not wide:
+        return None
+    return (
+        f"Warning: {' and '.join(wide)} suits tokens: a turn's ratio hardly ever gets that far, so nothing is clipped, "
+        "and training with several updates a batch can collapse. The recipes take 0.003 and 0.004 (docs/gsspo.md)."
+    )

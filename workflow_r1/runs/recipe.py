@@ -1,0 +1,133 @@
+"""The recipe of a run: a Hydra configuration from this project's overlay over verl's own tree."""
+
+import importlib.util
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Quote, QuotedString
+from hydra.errors import HydraException
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from workflow_r1.data.training import load_training_file
+from workflow_r1.errors import UserError
+
+CONFIG_DIR = Path(__file__).resolve().parents[2] / "verl" / "trainer" / "config"
+REFERENCE, EMBEDDED, SMOLLM2 = "workflow_r1", "workflow_r1_embedded", "workflow_r1_smollm2"
+
+
+class LaunchError(UserError):
+    """Why a run cannot start or go on: one sentence that says what to do."""
+
+
+def quoted(text: object) -> str:
+    """`text` as a value in Hydra's grammar, in an override or an element of a list.
+
+    Raises:
+        LaunchError: it holds `${`. That can be escaped once, and verl resolves its configuration twice.
+    """
+    if "${" in str(text):
+        raise LaunchError(f"The path {str(text)!r} holds '${{', with which a reference begins in verl: rename it.")
+    return QuotedString(str(text), Quote.single).with_quotes()
+
+
+def with_quoted_paths(overrides: Sequence[str]) -> list[str]:
+    """The overrides of a command line, where a value need not be quoted a second time for Hydra: `a=/data/run (1)`.
+
+    What Hydra reads stays as it is, but for a path with a comma, which it would take for two.
+    """
+    parser, readable = OverridesParser.create(), []
+    for override in overrides:
+        key, _, value = override.partition("=")
+        try:
+            is_read = not parser.parse_override(override).is_sweep_override()
+        except HydraException:
+            is_read = False
+        readable.append(override if is_read else f"{key}={_readable(value)}" if value else override)
+    return readable
+
+
+def _readable(value: str) -> str:
+    is_path = value.startswith(("/", "~/", "./", "../"))
+    if not is_path and _is_read(value):  # a sweep, which is refused later in words of its own
+        return value
+    if value.startswith("[") and value.endswith("]") and not re.search(r"[\[\]{}'\"]", value[1:-1]):
+        return f"[{','.join(quoted(element.strip()) for element in value[1:-1].split(','))}]"
+    return value if value[0] in "[{'\"" else quoted(value)
+
+
+def _is_read(value: str) -> bool:
+    try:
+        OverridesParser.create().parse_override(f"key={value}")
+    except HydraException:
+        return False
+    return True
+
+
+def compose_recipe(name: str, overrides: Sequence[str]) -> DictConfig:
+    """Compose a recipe as verl's trainer will.
+
+    Args:
+        name: a configuration in `CONFIG_DIR`, without its ending.
+        overrides: Hydra overrides, `key=value`.
+
+    Raises:
+        LaunchError: there are no recipes here, none of that name, or an override is malformed or names an unknown key.
+    """
+    if not (CONFIG_DIR / f"{REFERENCE}.yaml").is_file():  # in site-packages it is verl's own folder
+        raise LaunchError(
+            "Training needs the repository, whose verl/trainer/config an installed package does not have: "
+            "start with its train.sh, or install it with pip install -e."
+        )
+    if not (CONFIG_DIR / f"{name}.yaml").is_file():
+        raise LaunchError(f"There is no recipe {name!r} in {CONFIG_DIR}: take {REFERENCE}, {EMBEDDED} or {SMOLLM2}.")
+    package = importlib.util.find_spec("verl")
+    if package is None or not package.submodule_search_locations:
+        raise LaunchError("verl is not installed in this Python: start with train.sh, which installs it.")
+    search_path = quoted(f"file://{package.submodule_search_locations[0]}/trainer/config")
+    try:
+        with initialize_config_dir(str(CONFIG_DIR), version_base=None):
+            return compose(name, overrides=[f"hydra.searchpath=[{search_path}]", *overrides])
+    except (HydraException, OmegaConfBaseException) as error:
+        raise LaunchError(_explain(str(error), overrides)) from None
+
+
+def total_steps(config: DictConfig) -> int | None:
+    """The training steps that a configuration asks for, as verl counts them; None where its data lies elsewhere.
+
+    Prompts that are too long are left out by verl, so it may count fewer.
+    """
+    return config.trainer.total_training_steps or steps_of_epochs(config)
+
+
+def steps_of_epochs(config: DictConfig) -> int | None:
+    """The steps in `trainer.total_epochs`, at which a run ends in any case.
+
+    Returns:
+        None where the data lies elsewhere, or a dataset class of one's own reads it.
+    """
+    files = config.data.train_files
+    files = [files] if isinstance(files, str) else files
+    if any("://" in file for file in files) or (config.data.get("custom_cls") or {}).get("path"):
+        return None
+    rows = sum(load_training_file(file).num_rows for file in files)
+    if config.data.train_max_samples > 0:
+        rows = min(rows, config.data.train_max_samples)
+    return config.trainer.total_epochs * (rows // config.data.train_batch_size)
+
+
+def _explain(message: str, overrides: Sequence[str]) -> str:
+    if unknown := re.search(r"Could not override '([^']+)'", message):
+        key = unknown[1]
+        return (
+            f"Unknown setting {key!r}: check its spelling against verl/trainer/config, "
+            f"or write +{key}=... to add a key that verl's tree does not have."
+        )
+    first_line = message.strip().splitlines()[0]
+    return (
+        f"The overrides {' '.join(overrides)!r} are not a Hydra configuration, where a value with special characters "
+        f"has quotes of its own, \"name='a (1)'\": {first_line}"
+    )

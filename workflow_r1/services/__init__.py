@@ -1,0 +1,1 @@
+"""How operators are served: endpoints, search, limits, faults, cache and what it all takes."""

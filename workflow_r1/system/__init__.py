@@ -1,0 +1,1 @@
+"""What a command needs of the machine: its folders, processes, signals and terminal."""
