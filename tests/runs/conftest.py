@@ -11,6 +11,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from workflow_r1.runs.recipe import EMBEDDED, REFERENCE, compose_recipe
 
+_OF_BATCHES = ("n", "log_prob_use_dynamic_bsz", "log_prob_micro_batch_size", "log_prob_micro_batch_size_per_gpu")
+
 
 @pytest.fixture(scope="session")
 def composed() -> dict[str, DictConfig]:
@@ -23,12 +25,14 @@ def sections(composed: dict[str, DictConfig]) -> dict[str, Any]:
     whole: Any = OmegaConf.to_container(composed[EMBEDDED], resolve=True)
     parts = {name: whole["actor_rollout_ref"][name] for name in ("actor", "model")}
     parts["actor"] = {name: value for name, value in parts["actor"].items() if name not in ("profiler", "qat")}
+    rollout = {name: value for name, value in whole["actor_rollout_ref"]["rollout"].items() if name in _OF_BATCHES}
+    ref = {name: value for name, value in whole["actor_rollout_ref"]["ref"].items() if name in _OF_BATCHES}
     return {
         "trainer": whole["trainer"],
         "data": whole["data"],
-        "algorithm": {"adv_estimator": whole["algorithm"]["adv_estimator"]},
-        "critic": {"enable": whole["critic"]["enable"]},
-        "actor_rollout_ref": {**parts, "rollout": {"n": whole["actor_rollout_ref"]["rollout"]["n"]}},
+        "algorithm": {name: whole["algorithm"][name] for name in ("adv_estimator", "use_kl_in_reward")},
+        "critic": {"enable": whole["critic"]["enable"], "model": {"path": whole["critic"]["model"]["path"]}},
+        "actor_rollout_ref": {**parts, "rollout": rollout, "ref": ref},
     }
 
 

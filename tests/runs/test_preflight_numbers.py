@@ -4,7 +4,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from workflow_r1.runs.preflight import check_numbers
-from workflow_r1.runs.preflight.numbers import CHOICES, COUNTS, COUNTS_OR_NULL, FILES, RANGES
+from workflow_r1.runs.preflight.numbers import CANDIDATES, CHOICES, COUNTS, COUNTS_OR_NULL, FILES, RANGES
 from workflow_r1.runs.recipe import EMBEDDED, REFERENCE, LaunchError, compose_recipe
 
 ACTOR, ROLLOUT = "actor_rollout_ref.actor", "actor_rollout_ref.rollout"
@@ -46,6 +46,16 @@ def test_what_is_out_of_range_is_named(embedded):
                 assert "has to be a number above" in refusal(embedded, name, value)
     for name in ("clip_ratio", "clip_ratio_low", "clip_ratio_high"):
         assert "at least 0" in refusal(embedded, f"{ACTOR}.{name}", -0.1)
+
+
+@pytest.mark.parametrize("name", CANDIDATES)
+def test_how_many_tokens_are_chosen_from_is_a_count_or_all(embedded, name):
+    for value in (-2, 1.5, True, None, "many"):
+        assert "is no number of tokens to choose from" in refusal(embedded, name, value)
+    for value in (-1, 0, 20):
+        OmegaConf.update(embedded, name, value)
+        check_numbers(embedded)
+    OmegaConf.update(embedded, name, -1)
 
 
 def test_unknown_choices_files_and_libraries_are_named(embedded, tmp_path):

@@ -21,8 +21,6 @@ REFUSED = [
     "algorithm.filter_groups.enable=true",
     "algorithm.rollout_correction.rollout_rs=token_k1",
     "algorithm.rollout_correction.rollout_rs=seq_mean_k1, token_k3",
-    "algorithm.gamma=0.99",
-    "algorithm.lam=0.95",
     "algorithm.use_pf_ppo=true",
     "data.reward_fn_key=source",
     "data.truncation=left",
@@ -45,6 +43,7 @@ REFUSED = [
     f"{ROLLOUT}.agent.default_agent_loop=tool_agent",
     f"{ROLLOUT}.agent.custom_async_server.path=server.py",
     f"{ROLLOUT}.trace.backend=weave",
+    f"{MULTI_TURN}.enable=false",
     f"{MULTI_TURN}.max_user_turns=5",
     f"{MULTI_TURN}.tool_config_path=tools.yaml",
     f"{MULTI_TURN}.function_tool_path=tools.py",
@@ -53,6 +52,7 @@ REFUSED = [
     f"{MULTI_TURN}.num_repeat_rollouts=4",
     "reward.custom_reward_function.path=reward.py",
     "reward.reward_model.enable=true",
+    "reward.reward_manager.source=importlib",
     "reward.num_workers=0",
     "custom_reward_function.path=reward.py",
     "reward_model.reward_manager=dapo",
@@ -74,6 +74,7 @@ ACCEPTED = [
         "reward.reward_manager.name=naive",
     ],
     ["reward.reward_manager.name=naive", "reward.custom_reward_function.path=reward.py"],
+    ["reward.reward_manager.source=importlib", "reward.reward_manager.module.path=rewards.py"],
     [f"{ROLLOUT}.agent.num_workers=1", "reward.num_workers=1"],
 ]
 

@@ -70,7 +70,11 @@ def test_the_launcher_finds_the_plugin_loaded():
 
 @pytest.mark.slow
 def test_a_loss_or_an_estimator_that_verl_does_not_know_stops_the_launch_by_its_name():
-    settings = {"actor_rollout_ref.actor.policy_loss.loss_mode": "gspo2", "algorithm.adv_estimator": "grpo"}
+    settings = {
+        "actor_rollout_ref.actor.policy_loss.loss_mode": "gspo2",
+        "algorithm.adv_estimator": "grpo",
+        "reward.reward_manager": {"source": "importlib", "name": "MyManager"},
+    }
     config = OmegaConf.create()
     for setting, name in settings.items():
         OmegaConf.update(config, setting, name, force_add=True)
@@ -87,6 +91,10 @@ def test_names_that_verl_knows_are_known():
     )
     [sentence] = unknown_names({loss: "gsspo", estimator: "gspo"})
     assert sentence.startswith("algorithm.adv_estimator=gspo is unknown to verl: take one of ")
+    manager = "reward.reward_manager.name"
+    assert unknown_names({manager: "workflow_r1"}) == unknown_names({manager: "naive"}) == []
+    [sentence] = unknown_names({manager: "workflow-r1"})
+    assert sentence.startswith(f"{manager}=workflow-r1 is unknown to verl: take one of dapo, ")
 
 
 @pytest.mark.slow

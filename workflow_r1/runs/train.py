@@ -96,8 +96,8 @@ def train(overrides: Sequence[str], recipe: str | None = None) -> int:
         if template:
             console.print("The policy has no chat template that will do and gets another: docs/models.md says which.")
             overrides = [*overrides, f"actor_rollout_ref.model.custom_chat_template={quoted(template)}"]
-        if warning := preflight.clip_range_warning(config):
-            console.print(warning, style="yellow")
+        for note in filter(None, [preflight.clip_range_warning(config), *preflight.unread_notes(config)]):
+            console.print(note, style="yellow")
         if needs_policy:
             overrides = [*overrides, f"actor_rollout_ref.model.path={quoted(embedded_policy(config))}"]
         config = compose_recipe(recipe, overrides)
@@ -173,7 +173,9 @@ def _check(config: DictConfig, environ: Mapping[str, str], needs_policy: bool, s
     preflight.check_unread(config)
     preflight.check_numbers(config)
     preflight.check_rollouts(config)
+    preflight.check_correction(config)
     preflight.check_data(config)
+    preflight.check_batches(config)
     preflight.check_training(config)
     preflight.check_resume(config, start.checkpoint)
     if not needs_policy:

@@ -25,6 +25,7 @@ def unknown_names(named: Mapping[str, str]) -> list[str]:
     registries = {
         "actor_rollout_ref.actor.policy_loss.loss_mode": POLICY_LOSS_REGISTRY,
         "algorithm.adv_estimator": ADV_ESTIMATOR_REGISTRY,
+        "reward.reward_manager.name": REWARD_MANAGER,
     }
     return [
         f"{setting}={name} is unknown to verl: take one of {', '.join(sorted(registries[setting]))}."

@@ -3,6 +3,8 @@
 Every check raises `LaunchError` with one sentence that says what to do.
 """
 
+from workflow_r1.runs.preflight.batches import check_batches
+from workflow_r1.runs.preflight.correction import check_correction
 from workflow_r1.runs.preflight.data import check_data
 from workflow_r1.runs.preflight.lengths import check_lengths
 from workflow_r1.runs.preflight.machine import (
@@ -19,10 +21,12 @@ from workflow_r1.runs.preflight.resume import check_resume
 from workflow_r1.runs.preflight.rollouts import check_rollouts
 from workflow_r1.runs.preflight.settings import check_keys, check_loss, clip_range_warning
 from workflow_r1.runs.preflight.training import check_training
-from workflow_r1.runs.preflight.unread import check_unread
+from workflow_r1.runs.preflight.unread import check_unread, unread_notes
 
 __all__ = [
+    "check_batches",
     "check_chat_template",
+    "check_correction",
     "check_data",
     "check_keys",
     "check_lengths",
@@ -39,5 +43,6 @@ __all__ = [
     "check_training",
     "check_unread",
     "clip_range_warning",
+    "unread_notes",
     "usable_hardware",
 ]

@@ -28,7 +28,7 @@ if missing := missing_registrations():
 for sentence in unknown_names(json.loads(sys.argv[1])):
     print(sentence)
 """
-_NAMED = ("actor_rollout_ref.actor.policy_loss.loss_mode", "algorithm.adv_estimator")
+_NAMED = ("actor_rollout_ref.actor.policy_loss.loss_mode", "algorithm.adv_estimator", "reward.reward_manager.name")
 
 
 def check_system() -> None:
@@ -118,9 +118,11 @@ def check_plugin(environ: Mapping[str, str], config: DictConfig | None = None) -
 
     Args:
         environ: of the run.
-        config: a recipe, whose loss and estimator verl has to know too.
+        config: a recipe, whose loss, estimator and reward manager verl has to know too.
     """
     named = {} if config is None else {setting: OmegaConf.select(config, setting) for setting in _NAMED}
+    if config is not None and config.reward.reward_manager.source != "register":  # then it names a class in a file
+        del named["reward.reward_manager.name"]
     command = [sys.executable, "-c", _PLUGIN_CHECK, json.dumps(named)]
     check = subprocess.run(command, env=dict(environ), capture_output=True, text=True)
     if check.returncode:

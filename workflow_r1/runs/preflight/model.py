@@ -9,17 +9,17 @@ from workflow_r1.policy.chat_format import ChatFormatError, usable_template
 from workflow_r1.runs.recipe import LaunchError
 
 
-def check_model(path: str | None) -> None:
-    """`path` is a checkpoint folder, or a Hub model whose configuration can be loaded."""
+def check_model(path: str | None, setting: str = "actor_rollout_ref.model.path") -> None:
+    """`path`, the value of `setting`, is a checkpoint folder, or a Hub model whose configuration can be loaded."""
     if path is None:
-        raise LaunchError("No model is named: set actor_rollout_ref.model.path to a folder or a Hugging Face model id.")
+        raise LaunchError(f"No model is named: set {setting} to a folder or a Hugging Face model id.")
     if (Path(path).expanduser() / "config.json").is_file():
         return
     looks_local = path.startswith((".", "/", "~")) or path.count("/") != 1 or Path(path).exists()
     if looks_local:
         raise LaunchError(
-            f"There is no model at {path!r}: set actor_rollout_ref.model.path to a folder with a config.json, "
-            "or to a Hugging Face model id."
+            f"There is no model at {path!r}: set {setting} to a folder with a config.json, or to a Hugging Face model "
+            "id."
         )
     from transformers import AutoConfig
 

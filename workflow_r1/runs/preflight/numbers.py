@@ -22,16 +22,20 @@ COUNTS_OR_NULL = ("data.val_batch_size", "trainer.total_training_steps", f"{_ROL
 RANGES = {  # above the first, up to the second
     f"{_ACTOR}.clip_ratio_c": (1, math.inf),
     f"{_ROLLOUT}.top_p": (0, 1),
+    f"{_ROLLOUT}.val_kwargs.top_p": (0, 1),
     f"{_ROLLOUT}.gpu_memory_utilization": (0, 1),
 }
+CANDIDATES = tuple(f"{_ROLLOUT}.{name}" for name in ("top_k", "val_kwargs.top_k"))  # counts; 0 and -1 take all
 AT_LEAST_ZERO = tuple(f"{_ACTOR}.{name}" for name in ("clip_ratio", "clip_ratio_low", "clip_ratio_high"))  # or null
 CHOICES: dict[str, tuple[Any, ...]] = {
     "algorithm.kl_penalty": ("kl", "k1", "abs", "mse", "k2", "low_var_kl", "k3"),
     "algorithm.rollout_correction.rollout_is": (None, "token", "sequence"),
+    "reward.reward_manager.source": ("register", "importlib"),
     f"{_ACTOR}.policy_loss.subsequence_weighting": (None, "uniform", "token"),  # null where another loss is configured
 }
 FILES = (  # of one's own code or settings
-    *("reward.custom_reward_function.path", "data.custom_cls.path", f"{_ROLLOUT}.agent.agent_loop_config_path"),
+    *("reward.custom_reward_function.path", "reward.reward_manager.module.path", "data.custom_cls.path"),
+    f"{_ROLLOUT}.agent.agent_loop_config_path",
 )
 
 
@@ -54,6 +58,10 @@ def check_numbers(config: DictConfig) -> None:
         value = OmegaConf.select(config, name)
         if value is not None and not (_is_number(value) and value >= 0):
             raise LaunchError(f"{name}={value} has to be a number of at least 0: set it to one.")
+    for name in CANDIDATES:
+        value = OmegaConf.select(config, name)
+        if not (_is_count(value) or (value in (0, -1) and not isinstance(value, bool))):
+            raise LaunchError(f"{name}={value} is no number of tokens to choose from: set it to one, or to -1 for all.")
     for name, choices in CHOICES.items():
         if (value := OmegaConf.select(config, name)) not in choices:
             raise LaunchError(f"{name}={value} is not known: take {', '.join(filter(None, choices))}.")

@@ -86,8 +86,6 @@ RULES: tuple[tuple[str, Test, str], ...] = (
         "takes single tokens out of a turn, which gsspo would then read as two turns: reject whole responses with one "
         "of the seq_... options",
     ),
-    ("algorithm.gamma", _unless(_our_advantage, _is(1.0)), "is not read by the gsspo advantage: leave it at 1.0"),
-    ("algorithm.lam", _unless(_our_advantage, _is(1.0)), "is not read by the gsspo advantage: leave it at 1.0"),
     (
         "algorithm.use_pf_ppo",
         _unless(_our_advantage, _is(False)),
@@ -162,6 +160,11 @@ RULES: tuple[tuple[str, Test, str], ...] = (
     ),
     # The turns.
     (
+        f"{_MULTI_TURN}.enable",
+        _is(True),
+        f"is not read by verl's V1 trainer: leave it True; a single turn is {_MULTI_TURN}.max_assistant_turns=1",
+    ),
+    (
         f"{_MULTI_TURN}.max_user_turns",
         _unless(_ours, _is(None)),
         f"is not read by workflow_r1_agent_loop: set {_MULTI_TURN}.max_assistant_turns",
@@ -198,6 +201,11 @@ RULES: tuple[tuple[str, Test, str], ...] = (
         "reward.reward_model.enable",
         _unless(_our_reward, _is(False)),
         "takes the place of the reward manager workflow_r1: leave it False, or name another reward.reward_manager.name",
+    ),
+    (
+        "reward.reward_manager.source",
+        lambda source, config: source != "importlib" or config.reward.reward_manager.module.path,
+        "needs the file that defines the class reward.reward_manager.name: set reward.reward_manager.module.path",
     ),
     ("reward.num_workers", _positive, "scores nothing: take 1 or more"),
 )

@@ -7,7 +7,8 @@ from pathlib import Path
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from workflow_r1.runs.recipe import LaunchError, steps_of_epochs
+from workflow_r1.runs.preflight.model import check_model
+from workflow_r1.runs.recipe import LaunchError
 
 _ACTOR, _MODEL = "actor_rollout_ref.actor", "actor_rollout_ref.model"
 _MORE_THAN_A_PRODUCT = (
@@ -44,9 +45,8 @@ def check_training(config: DictConfig) -> None:
     _check_choices(config)
     _check_trainer(config)
     _check_optimizer(config)
-    _check_steps(config)
-    _check_batches(config)
     _check_loss_settings(config)
+    _check_critic(config)
     _check_checkpoints(config)
     _check_model(config)
 
@@ -86,44 +86,6 @@ def _check_trainer(config: DictConfig) -> None:
         raise LaunchError(f"trainer.nnodes={trainer.nnodes} needs GPUs: a run without one is on one machine.")
 
 
-def _check_steps(config: DictConfig) -> None:
-    steps, within = config.trainer.total_training_steps, steps_of_epochs(config)
-    if within == 0:
-        raise LaunchError(
-            f"data.train_files hold fewer questions than one step takes (data.train_batch_size="
-            f"{config.data.train_batch_size}), or trainer.total_epochs is 0: lower the one or raise the other."
-        )
-    if steps and within and steps > within:
-        raise LaunchError(
-            f"trainer.total_epochs={config.trainer.total_epochs} ends after {within} steps, without a last validation "
-            f"and checkpoint, where trainer.total_training_steps asks for {steps}: raise trainer.total_epochs."
-        )
-
-
-def _check_batches(config: DictConfig) -> None:
-    actor, data, trainer = config.actor_rollout_ref.actor, config.data, config.trainer
-    if data.train_batch_size % actor.ppo_mini_batch_size:
-        raise LaunchError(
-            f"data.train_batch_size={data.train_batch_size} is no multiple of {_ACTOR}.ppo_mini_batch_size="
-            f"{actor.ppo_mini_batch_size}, and verl would fill up with empty rows, which weaken the gradient: "
-            "change one of them."
-        )
-    replicas = trainer.nnodes * trainer.n_gpus_per_node // actor.ulysses_sequence_parallel_size
-    rows = actor.ppo_mini_batch_size * config.actor_rollout_ref.rollout.n
-    if rows % replicas:
-        raise LaunchError(
-            f"The {rows} trajectories of an update ({_ACTOR}.ppo_mini_batch_size × actor_rollout_ref.rollout.n) "
-            f"do not spread evenly over {replicas} GPUs: change one of them, or trainer.n_gpus_per_node."
-        )
-    longest = data.max_prompt_length + data.max_response_length
-    room = actor.ppo_max_token_len_per_gpu * actor.ulysses_sequence_parallel_size
-    if actor.use_dynamic_bsz and room < longest:
-        raise LaunchError(
-            f"{_ACTOR}.ppo_max_token_len_per_gpu={actor.ppo_max_token_len_per_gpu} does not hold the longest sequence, "
-            f"data.max_prompt_length + data.max_response_length = {longest}: raise it."
-        )
-
-
 def _check_loss_settings(config: DictConfig) -> None:
     actor = config.actor_rollout_ref.actor
     if actor.clip_ratio != 0.2 and None not in (actor.clip_ratio_low, actor.clip_ratio_high):
@@ -137,7 +99,21 @@ def _check_loss_settings(config: DictConfig) -> None:
             f"{_ACTOR}.loss_agg_mode={actor.loss_agg_mode} does nothing: gsspo weighs turns by "
             f"{_ACTOR}.policy_loss.subsequence_weighting, and there is no KL or entropy term that would follow it."
         )
-    if config.trainer.critic_warmup > 1 and not config.critic.enable and config.algorithm.adv_estimator != "gae":
+
+
+def _check_critic(config: DictConfig) -> None:
+    """A critic is there for the one advantage that reads its values, `gae`, and for no other."""
+    enable, estimator = config.critic.enable, config.algorithm.adv_estimator
+    if estimator == "gae":
+        if enable is False:
+            raise LaunchError("algorithm.adv_estimator=gae reads a critic's values: leave critic.enable null.")
+        check_model(config.critic.model.path, "critic.model.path")
+        return
+    if enable:
+        raise LaunchError(
+            f"critic.enable=True trains a critic that algorithm.adv_estimator={estimator} does not read: leave it null."
+        )
+    if config.trainer.critic_warmup > 1:
         raise LaunchError(
             f"trainer.critic_warmup={config.trainer.critic_warmup} would leave the policy as it is in the steps "
             "before, and there is no critic to warm up: set it to 0."
