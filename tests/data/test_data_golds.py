@@ -6,6 +6,7 @@ import time
 from decimal import Decimal
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -50,14 +51,9 @@ REFUSED = [
     (["A+", "!"], Reason.UNANSWERABLE),
     ("The", Reason.UNANSWERABLE),
     ("\u200b", Reason.UNANSWERABLE),
-    (True, Reason.NOT_TEXT),
     ([["Paris"]], Reason.NOT_TEXT),
     ({"text": ["Paris"], "answer_start": [0]}, Reason.NOT_TEXT),
     ({"value": "Paris", "aliases": ["Lutetia"]}, Reason.NOT_TEXT),
-    (b"Paris", Reason.NOT_TEXT),
-    (Decimal("1987.00"), Reason.NOT_TEXT),
-    (datetime.date(1987, 5, 1), Reason.NOT_TEXT),
-    ([datetime.datetime(1987, 5, 1)], Reason.NOT_TEXT),
     (float("inf"), Reason.NO_PLAIN_NUMBER),
     (1e22, Reason.NO_PLAIN_NUMBER),
     (float(np.float32(7.1)), Reason.NO_PLAIN_NUMBER),  # 7.099999904632568
@@ -86,6 +82,59 @@ REFUSED = [
     ("</answer>", Reason.PROTOCOL_TAG),
     (["Paris", "<think> hm"], Reason.PROTOCOL_TAG),
 ]
+
+
+BOOLEAN = "true or false, which is no answer (save it as the word that is meant)"
+BYTES = "bytes, which are no text yet (decode them)"
+DECIMAL = "a decimal number, which can be written in several ways (save it as text)"
+DATE = "a date or time, which can be written in several ways (save it as text)"
+NEITHER = "a value that is neither text nor a number"
+DAY = datetime.datetime(1987, 5, 1)
+TYPES = [  # what a column may hold -> the answer as it is read, or the sentence that refuses it
+    (7, "7"),
+    (2**64, "18446744073709551616"),
+    (0.5, "0.5"),
+    (-0.0, "0"),
+    (np.str_(" Paris "), "Paris"),
+    (np.int8(-7), "-7"),
+    (np.uint64(2**63), "9223372036854775808"),
+    (np.float64(1987.0), "1987"),
+    (np.float32(0.25), "0.25"),
+    (np.float32("nan"), "no gold answer"),
+    (pd.NaT, "no gold answer"),
+    (np.datetime64("NaT"), "no gold answer"),
+    (True, f"{BOOLEAN}: True"),
+    (np.True_, f"{BOOLEAN}: True"),
+    (b"Paris", f"{BYTES}: b'Paris'"),
+    (np.bytes_(b"Paris"), f"{BYTES}: b'Paris'"),
+    (bytearray(b"Paris"), f"{BYTES}: bytearray(b'Paris')"),
+    (Decimal("1.50"), f"{DECIMAL}: '1.50'"),
+    (Decimal("1987"), f"{DECIMAL}: '1987'"),
+    (Decimal("NaN"), f"{DECIMAL}: 'NaN'"),
+    (DAY, f"{DATE}: '1987-05-01 00:00:00'"),
+    (DAY.date(), f"{DATE}: '1987-05-01'"),
+    (DAY.time(), f"{DATE}: '00:00:00'"),
+    (datetime.timedelta(hours=1), f"{DATE}: '1:00:00'"),
+    (pd.Timestamp(DAY), f"{DATE}: '1987-05-01 00:00:00'"),
+    (pd.Timedelta(hours=1), f"{DATE}: '0 days 01:00:00'"),
+    (np.datetime64("1987-05-01", "D"), f"{DATE}: '1987-05-01'"),
+    (np.datetime64("1987-05-01T00", "ns"), f"{DATE}: '1987-05-01T00:00:00.000000000'"),  # to numpy an int
+    (np.timedelta64(5, "ns"), f"{DATE}: '5 nanoseconds'"),
+    (pd.NA, f"{NEITHER}: <NA>"),
+    (1j, f"{NEITHER}: 1j"),
+    (["Paris"], f"{NEITHER}: ['Paris']"),
+    ({"text": "Paris"}, f"{NEITHER}: {{'text': 'Paris'}}"),
+]
+
+
+@pytest.mark.parametrize(("value", "outcome"), TYPES, ids=lambda entry: f"{type(entry).__name__}-{entry!r}")
+def test_every_type_that_a_column_can_hold_is_read_or_refused_in_words_of_its_own(value, outcome):
+    for gold in (value, [value]) if not isinstance(value, list) else ([value],):
+        try:
+            seen = read_golds(gold)
+        except RowError as fault:
+            seen = (str(fault),)
+        assert seen == (outcome,)
 
 
 @pytest.mark.parametrize(("value", "golds"), READ, ids=repr)

@@ -1,13 +1,17 @@
 """Every failure that a new user can cause ends early, with one sentence that says what to do."""
 
 import json
+import shlex
 import socket
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from omegaconf import OmegaConf
+from typer.testing import CliRunner
 
+from workflow_r1.cli.app import app
 from workflow_r1.runs import preflight
 from workflow_r1.runs.recipe import LaunchError
 from workflow_r1.world.server import SimulatedEndpoint, running_server
@@ -90,9 +94,7 @@ def test_a_row_that_cannot_be_rolled_out_or_scored_is_named(tmp_path, changes, c
         preflight.check_data(config)
     message = one_sentence(error)
     assert message.startswith(f"data.train_files: {tmp_path}/a.parquet, row 0 (the first is 0) has {complaint}")
-    assert (
-        "1 of 1 row(s) have faults: mend them, or have 'workflow-r1 prepare --source FILE' leave them out." in message
-    )
+    assert message.endswith("1 of 1 row(s) have faults (0): mend them.")
 
 
 def test_every_row_of_every_file_is_looked_at(tmp_path):
@@ -111,9 +113,41 @@ def test_every_row_of_every_file_is_looked_at(tmp_path):
 
 def test_what_verl_would_read_otherwise_than_it_stands_is_noticed(tmp_path):
     """verl loads JSON with a library that takes texts like these for dates."""
-    with pytest.raises(LaunchError, match=r"neither text nor a number: datetime\.datetime\(1987, 5, 1, 0, 0\)"):
+    with pytest.raises(LaunchError, match=r"a text that verl takes for a date in JSON: '1987-05-01 00:00:00'; 1 of 1 "):
         preflight.check_data(data_of(tmp_path / "a.jsonl", [target(["1987-05-01"])]))
     preflight.check_data(data_of(tmp_path / "a.parquet", [target(["1987-05-01"])]))
+
+
+@pytest.mark.parametrize(
+    ("name", "golds", "shown", "kept"),
+    [
+        (
+            "a b's.parquet",
+            ["The The", "Paris", "!!!", "a", "Rome", "*", "-", "..."],
+            "6 of 8 row(s) have faults (0, 2, 3, 5, 6, ...)",
+            2,
+        ),
+        ("a.jsonl", ["x", "Paris", "Rome", "!"], "1 of 4 row(s) have faults (3)", 3),
+        ("a.jsonl", ["1987-05-01", "1988-06-02"], "2 of 2 row(s) have faults (0, 1)", 2),
+    ],
+)
+def test_the_command_that_is_shown_makes_files_of_the_other_rows(tmp_path, name, golds, shown, kept):
+    rows = [target([gold]) | {"prompt": [{"role": "user", "content": f"question {gold}?"}]} for gold in golds]
+    with pytest.raises(LaunchError) as error:
+        preflight.check_data(data_of(tmp_path / name, rows))
+    assert shown in one_sentence(error)
+    _, *command = shlex.split(str(error.value).partition(" after: ")[2])
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 0, done.output
+    made = [tmp_path / f"{Path(name).stem}-prepared" / f"{split}.parquet" for split in ("train", "test")]
+    assert sum(pq.read_metadata(file).num_rows for file in made) == kept
+    data = {"train_files": str(made[0]), "val_files": str(made[1])}
+    preflight.check_data(OmegaConf.create({"data": data, "reward": {"reward_manager": {"name": "workflow_r1"}}}))
+
+
+def test_no_command_is_shown_where_it_would_leave_no_rows(tmp_path):
+    with pytest.raises(LaunchError, match=r"2 of 3 row\(s\) have faults \(1, 2\): mend them\.$"):
+        preflight.check_data(data_of(tmp_path / "a.parquet", [target([gold]) for gold in ("Paris", "!", "*")]))
 
 
 def test_files_that_verl_cannot_join_are_named_with_their_columns(tmp_path):

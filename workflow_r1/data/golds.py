@@ -3,8 +3,10 @@
 A value has one meaning or none: what could mean two things is a `RowError`, never a guess.
 """
 
+import datetime
 import math
 import re
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -23,6 +25,14 @@ _WORD_OR_NUMBER = re.compile(r"[\w\s]+")
 _LITERAL_WORDS = {"None", "null", "nan", "NaN", "True", "true", "False", "false"}
 _PUNCTUATION = frozenset("[]{}(),:.+-")
 _CLOSING = {"[": "]", "{": "}", "(": ")"}
+_DATES = (datetime.date, datetime.time, datetime.timedelta, np.datetime64, np.timedelta64)
+_NEARLY_TEXT: tuple[tuple[type | tuple[type, ...], Reason], ...] = (
+    (bool, Reason.BOOLEAN),
+    ((bytes, bytearray), Reason.BYTES),
+    (Decimal, Reason.DECIMAL),
+    (_DATES, Reason.DATE),
+)
+_SHOWN_PLAINLY = (Reason.DECIMAL, Reason.DATE)
 _MOST_DIGITS = 15  # any decimal number of so many survives as a float; what has more is an artefact
 
 
@@ -30,7 +40,7 @@ def read_text(value: Any) -> str:
     """A text without the white space around it, or a number as one writes it (`1987.0` is `1987`).
 
     Returns:
-        "" where there is nothing: None, NaN (which is how pandas writes a missing value), blanks.
+        "" where there is nothing: None, NaN and NaT (which is how pandas writes a missing value), blanks.
 
     Raises:
         RowError: it is of another type, a number whose digits are an artefact of its storage, or no Unicode.
@@ -42,18 +52,21 @@ def read_text(value: Any) -> str:
             except UnicodeEncodeError:
                 raise RowError(Reason.NO_UNICODE, value) from None
         return value.strip()
-    if isinstance(value, np.generic):
+    if isinstance(value, np.generic) and not isinstance(
+        value, np.datetime64 | np.timedelta64
+    ):  # an int, of nanoseconds
         value = value.item()
-    if value is None or (isinstance(value, float) and math.isnan(value)):
+    if value is None or (isinstance(value, float | datetime.date | np.datetime64 | np.timedelta64) and value != value):
         return ""
     if isinstance(value, float):
-        text = repr(value).removesuffix(".0")
+        text = repr(value + 0.0).removesuffix(".0")  # which makes of -0.0 a 0.0
         if math.isinf(value) or "e" in text or sum(map(str.isdigit, text)) > _MOST_DIGITS:
             raise RowError(Reason.NO_PLAIN_NUMBER, value)
         return text
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
-    raise RowError(Reason.NOT_TEXT, value)
+    reason = next((reason for types, reason in _NEARLY_TEXT if isinstance(value, types)), None)
+    raise RowError(reason, str(value)) if reason in _SHOWN_PLAINLY else RowError(reason or Reason.NOT_TEXT, value)
 
 
 def read_golds(value: Any) -> tuple[str, ...]:
