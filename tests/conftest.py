@@ -2,8 +2,6 @@
 
 import gc
 import signal
-import ssl
-from collections.abc import Iterator
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -28,14 +26,6 @@ settings.load_profile("patient")
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Fast tests first, whole training runs last."""
     items.sort(key=lambda item: 2 if "e2e" in item.path.parts else item.get_closest_marker("slow") is not None)
-
-
-@pytest.fixture(scope="session", autouse=True)
-def without_certificates() -> Iterator[None]:
-    """Loopback needs none, and loading them anew for each client takes longer than many a test."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ssl.SSLContext, "load_verify_locations", lambda *args, **kwargs: None)
-        yield
 
 
 @pytest.fixture(scope="session")

@@ -49,6 +49,9 @@ class EchoPool:
         self.running -= 1
         return OperatorResult(name, f"{name} could not be served" if name == "Down" else text, failed=name == "Down")
 
+    async def warn(self, reason: str) -> OperatorResult:
+        return OperatorResult("WarningOp", reason, rejected=True)
+
 
 async def run(session: ScriptedSession, pool: EchoPool | None = None, **limits):
     return await rollout("capital of France?", session, pool or EchoPool(), RolloutLimits(**limits))

@@ -10,6 +10,7 @@ PACKAGE = Path(__file__).parents[1] / "workflow_r1"
 ROOMS = """
 errors records
 system protocol gsspo
+advantage
 trajectory
 reward
 data

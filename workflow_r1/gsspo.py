@@ -22,7 +22,6 @@ ratios and clipping by turn (arXiv 2601.04767); the dual clip (arXiv 1912.09729)
 """
 
 import math
-from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
 
 import torch
@@ -80,14 +79,14 @@ def check_weighting(weighting: str) -> None:
 def find_subsequences(response_mask: torch.Tensor) -> Subsequences:
     """Segment a (B, T) mask of zeros and ones, of any dtype, into its maximal runs of ones."""
     mask = response_mask.bool()
-    starts = _starts(mask)
+    starts = turn_starts(mask)
     positions = mask.flatten().nonzero()[:, 0]
     of_token = starts.flatten().index_select(0, positions).cumsum(0, dtype=torch.int32) - 1
     response = starts.nonzero()[:, 0]
     return Subsequences(mask, positions, of_token, response, of_token.bincount(minlength=len(response)))
 
 
-def _starts(mask: torch.Tensor) -> torch.Tensor:
+def turn_starts(mask: torch.Tensor) -> torch.Tensor:
     """(B, T) bool -> (B, T) bool: where a run of ones begins."""
     starts = mask.clone()
     starts[:, 1:] &= ~mask[:, :-1]
@@ -183,106 +182,3 @@ def gsspo_loss(
         clipped_dual=(ratio > clip_dual) & (first < 0),
         approx_kl=-token_log_ratio.sum() / max(len(token_log_ratio), 1),
     )
-
-
-@torch.no_grad()
-def group_relative_advantages(
-    token_level_rewards: torch.Tensor,
-    response_mask: torch.Tensor,
-    groups: Iterable[Hashable],
-    *,
-    normalise_by_std: bool = True,
-    turn_rewards: bool = False,
-    epsilon: float = 1e-6,
-) -> torch.Tensor:
-    """How much better each response did than the other responses to its prompt.
-
-    The outcome, a response's summed reward, is centred on the group's mean and divided by its standard deviation, as
-    in GRPO (arXiv 2402.03300). A group of one keeps its reward; where all did equally well, every advantage is exactly
-    0. A response with nothing left in its mask is not trained on: it is no part of its group's statistics and gets 0.
-    So does the only one of several that has something left: there is nothing to compare it with.
-
-    With `turn_rewards`, only the reward from a response's last sub-sequence onwards is the outcome. The reward on an
-    earlier sub-sequence, or on the observation after it, belongs to that turn: it is normalised in the same way over
-    all such turns of the group, those without reward included, and added to the advantage of that turn's tokens.
-    This is the intermediate-reward term of MT-GRPO (arXiv 2505.11821), without regard to a turn's number.
-
-    Args:
-        token_level_rewards: (B, T).
-        response_mask: (B, T), one where the policy wrote the token.
-        groups: B labels, the same for all responses to one prompt: texts, numbers, or a (B,) tensor or array.
-        normalise_by_std: divide by the (unbiased) standard deviation plus `epsilon`.
-
-    Returns:
-        (B, T) advantages, constant over a sub-sequence and zero where the mask is.
-
-    Raises:
-        ValueError: there are not as many labels as responses.
-    """
-    mask = response_mask.bool()
-    trained = mask.any(dim=1)
-    group = _number_groups(groups, len(mask)).to(mask.device)
-
-    # The turn that each position belongs to: a turn reaches to where the next one starts, the first from position 0.
-    turn = (_starts(mask).cumsum(dim=1) - 1).clamp(min=0) if turn_rewards else torch.zeros_like(mask, dtype=torch.int64)
-    last = turn[:, -1:]
-
-    outcome = token_level_rewards.where(turn == last, 0).sum(dim=-1)
-    advantage = torch.zeros_like(outcome)
-    advantage[trained] = _normalise(outcome[trained], group[trained], normalise_by_std, epsilon)
-    sizes = group.bincount()
-    left_alone = (sizes > 1) & (group[trained].bincount(minlength=len(sizes)) == 1)
-    advantage[left_alone[group]] = 0
-    advantages = advantage[:, None].expand_as(token_level_rewards)
-
-    if turn_rewards and (num_turns := int(last.max()) + 1) > 1:
-        rewards = token_level_rewards.new_zeros(len(mask), num_turns).scatter_add(1, turn, token_level_rewards)
-        before_last = torch.arange(num_turns, device=mask.device) < last
-        turn_advantage = torch.zeros_like(rewards)
-        turn_advantage[before_last] = _normalise(
-            rewards[before_last], group[:, None].expand_as(rewards)[before_last], normalise_by_std, epsilon
-        )
-        advantages = advantages + turn_advantage.gather(1, turn)
-    return advantages.where(mask, 0)
-
-
-def _number_groups(labels: Iterable[Hashable], count: int) -> torch.Tensor:
-    """(count,) int64: labels numbered in the order in which they first appear."""
-    if isinstance(labels, torch.Tensor):
-        labels = labels.cpu()
-    numbers: dict[Hashable, int] = {}
-    # A tensor is equal to nothing but itself as a key, and so is NaN: every row would be a group of its own.
-    try:
-        plain = [label.item() if hasattr(label, "item") else label for label in labels]
-        group = [numbers.setdefault(label, len(numbers)) for label in plain]
-    except (TypeError, ValueError, RuntimeError):
-        raise ValueError("A group label is one text or number for each response.") from None
-    if any(label != label for label in plain):
-        raise ValueError("A group label is NaN, which is equal to no other.")
-    if len(group) != count:
-        raise ValueError(f"Every response needs one group label; got {len(group)} labels for {count} responses.")
-    return torch.tensor(group, dtype=torch.int64)
-
-
-def _normalise(values: torch.Tensor, group: torch.Tensor, by_std: bool, epsilon: float) -> torch.Tensor:
-    """Centre (M,) values on the mean of their group, and scale them by its standard deviation."""
-    normalised = values.clone()
-    mean: torch.Tensor | float
-    std: torch.Tensor | float
-    for members in group.argsort(stable=True).split(group.bincount().tolist()):
-        if len(members) < 2:
-            mean, std = 0.0, 1.0
-        elif _all_equal(values[members]):
-            normalised[members] = 0
-            continue
-        else:
-            mean, std = values[members].mean(), values[members].std()
-        normalised[members] -= mean
-        if by_std:
-            normalised[members] /= std + epsilon
-    return normalised
-
-
-def _all_equal(values: torch.Tensor) -> bool:
-    """Whether values differ by rounding alone, which a division by their standard deviation would blow up."""
-    return bool(values.max() - values.min() <= 4 * torch.finfo(values.dtype).eps * values.abs().max())

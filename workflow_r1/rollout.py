@@ -137,8 +137,8 @@ async def _warn(
         return EndedBy.LENGTH_LIMIT, ""
     if sum(turn.error is not None for turn in turns) > limits.max_malformed_turns:
         return EndedBy.MALFORMED, ""
-    warning = await operators.call("WarningOp", turns[-1].error or "")
-    return None, render_observation([("WarningOp", warning.text)])
+    warning = await operators.warn(turns[-1].error or "")
+    return None, render_observation([(warning.operator, warning.text)])
 
 
 async def _call(

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.batches import close, masks
 
-from workflow_r1.gsspo import group_relative_advantages
+from workflow_r1.advantage import group_relative_advantages
 
 
 def outcome_rewards(scores, num_tokens=4):

@@ -116,9 +116,7 @@ async def test_a_wrong_input_is_rejected_without_a_request(endpoint, make_pool):
 
 async def test_a_malformed_turn_gets_its_reason_and_the_list(endpoint, make_pool):
     pool = make_pool(operators=["Review"])
-    expected = "The answer is empty. Available operators: Review."
-    assert pool.warning("The answer is empty.").text == expected
-    assert (await pool.call("WarningOp", "The answer is empty.")).text == expected
+    assert (await pool.warn("The answer is empty.")).text == "The answer is empty. Available operators: Review."
     assert endpoint.bodies == []
 
 

@@ -181,8 +181,9 @@ async def test_results_of_every_kind_reach_the_ledger(endpoint, make_pool, tmp_p
     endpoint.script.extend([c.result("Paris"), c.status(400)])
     pool = make_pool(run_dir=tmp_path, prompt_price=1e6)
     with RunCoordinator(tmp_path, pool.settings.limits, Budget(max_cost=10)) as coordinator:
-        for name in ("AnswerGenerate", "AnswerGenerate", "Nonsense", "WarningOp"):
+        for name in ("AnswerGenerate", "AnswerGenerate", "Nonsense"):
             await pool.call(name, "q")
+        await pool.warn("The answer is empty.")
         await pool.aclose()
         await asyncio.sleep(0.1)
         metrics = coordinator.ledger.take_step().metrics()

@@ -33,6 +33,7 @@ _SPLIT_WORDS = {
     "val": "validation",
     "dev": "validation",
 }
+_NO_NAME = {"", "of", *_SPLIT_WORDS, *(suffix.lstrip(".") for suffix in SUFFIXES)}
 _HUB_ID = re.compile(r"(?P<id>\w[\w.-]*/[\w.-]+)(/(?P<config>[\w.-]+))?(:(?P<split>[\w.-]+))?")
 
 
@@ -164,12 +165,12 @@ def _words(name: str) -> list[str]:
 
 
 def _data_source(parts: Sequence[str]) -> str:
-    """A dataset's name from parts of a path, the last telling most: a benchmark's, or the part without its split."""
+    """The dataset that rows which name none belong to, called like the last of the `parts` of a path that has a name.
+
+    Split, ending and numbers are no name; one with a benchmark's in it is that benchmark.
+    """
     for part in reversed(parts):
-        if known := next((_ALIASES[word] for word in _words(part) if word in _ALIASES), None):
-            return known
-    ignored = {"", "of", *_SPLIT_WORDS, *(suffix.lstrip(".") for suffix in SUFFIXES)}
-    for part in reversed(parts):
-        if kept := [word for word in _words(part) if word not in ignored and not word.isdigit()]:
-            return "_".join(kept)
+        name = [word for word in _words(part) if word not in _NO_NAME and not word.isdigit()]
+        if name:
+            return next((_ALIASES[word] for word in name if word in _ALIASES), "_".join(name))
     return "questions"

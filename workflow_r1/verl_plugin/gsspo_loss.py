@@ -15,7 +15,8 @@ from omegaconf import DictConfig
 from verl.trainer.ppo.core_algos import register_adv_est, register_policy_loss
 from verl.workers.config import ActorConfig, PolicyLossConfig
 
-from workflow_r1.gsspo import GSsPOLoss, check_weighting, group_relative_advantages, gsspo_loss
+from workflow_r1.advantage import group_relative_advantages
+from workflow_r1.gsspo import GSsPOLoss, check_weighting, gsspo_loss
 
 
 @dataclass
@@ -126,7 +127,7 @@ def compute_gsspo_advantage(
     index: np.ndarray,
     config: Any = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Group-relative advantages, see `workflow_r1.gsspo.group_relative_advantages`.
+    """Group-relative advantages, see `workflow_r1.advantage.group_relative_advantages`.
 
     Args:
         token_level_rewards, response_mask: (B, T).

@@ -4,7 +4,6 @@ What it leaves out: pre-training. It reads and writes only the world's language,
 the habits of the demonstrations, good and bad, and copying names. Reinforcement learning does the rest.
 """
 
-import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,11 +13,13 @@ import transformers
 from transformers import GenerationConfig, PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
 from workflow_r1.system.cache_dir import made_once
-from workflow_r1.world import tokenizer
 from workflow_r1.world.demonstrations import Demonstration, demonstrate, tokenise
 from workflow_r1.world.imitation import fingerprint, imitate
 from workflow_r1.world.tokenizer import build_tokenizer
 from workflow_r1.world.world import World
+
+VERSION = 1
+"""Of how the policy is made: raised with any change to it here, in `imitation` or in `tokenizer`."""
 
 DEMONSTRATIONS = 16_000
 PEAK_LR = 3e-3
@@ -29,9 +30,9 @@ def ensure_tiny_policy(world: World, cache_dir: Path, seed: int = 0) -> Path:
     """The directory of the cold-started policy for `world`, made now or found in `cache_dir`.
 
     It is an ordinary Hugging Face checkpoint: config.json, model.safetensors, tokenizer with chat template,
-    generation_config.json. What it follows from names its directory, so that a stale one is not found.
+    generation_config.json.
     """
-    name = f"tiny-policy-{fingerprint(world, seed, sys.modules[__name__], tokenizer)}"
+    name = f"tiny-policy-{fingerprint(world, seed, VERSION)}"
     return made_once(cache_dir / name, lambda folder: cold_start(world, folder, DEMONSTRATIONS, seed))
 
 
