@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 from fastapi import FastAPI, Request
-from support.chat_templates import CHATML, KINDS, tokenizer_of
+from support.chat_templates import CHATML, KINDS, needs_code, tokenizer_of
 from support.policy_models import ANSWER, CALL, MESSAGES, OBSERVATION, ids_of, session_on, usable
 from support.sessions import play
 
+from workflow_r1.evaluation import opening
 from workflow_r1.evaluation.checkpoint_session import CheckpointSession
 from workflow_r1.evaluation.config import PolicySettings
 from workflow_r1.evaluation.endpoint import PolicyEndpoint
@@ -99,6 +100,34 @@ async def test_the_models_context_bounds_the_response(server: RunningServer) -> 
     [asked] = server.endpoint.requests  # type: ignore[attr-defined]
     assert asked["max_tokens"] == CONTEXT - len(session.prompt_ids)
     await endpoint.aclose()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "trusted"),
+    [
+        (["--trust-remote-code"], True),
+        (["--dtype", "float32", "--trust_remote_code"], True),
+        (["--trust-remote-code", "--no-trust-remote-code"], False),
+        (["--trust", "remote-code"], False),
+        ([], False),
+    ],
+)
+async def test_a_checkpoints_own_code_runs_where_the_server_is_told_to_trust_it(
+    tmp_path: Path, operators: RunningServer, monkeypatch: pytest.MonkeyPatch, arguments: list[str], trusted: bool
+) -> None:
+    checkpoint = tmp_path / "checkpoint"
+    needs_code(checkpoint)
+    (checkpoint / "model.safetensors").touch()
+    settings = PolicySettings.model_validate({"policy": str(checkpoint), "serve_arguments": arguments})
+
+    def serve(model: str, *rest: object) -> None:
+        raise EvaluationError("It got as far as vLLM.")
+
+    monkeypatch.setattr(opening, "served_checkpoint", serve)
+    expected = "as far as vLLM" if trusted else "if you trust it set --serve-arguments '--trust-remote-code'"
+    with pytest.raises(EvaluationError, match=expected):
+        async with open_policy(settings, tmp_path, lambda text: None):
+            pass
 
 
 async def test_a_checkpoint_that_cannot_be_a_policy_is_refused_before_it_is_served(

@@ -4,6 +4,7 @@ import importlib.machinery
 import shutil
 from pathlib import Path
 
+import jinja2
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -108,6 +109,18 @@ def test_other_overrides_stay_as_they_were_written(override):
 def test_a_path_that_verl_would_take_for_a_reference_is_refused():
     with pytest.raises(LaunchError, match=r"The path '/a/\$\{b\}' holds '\$\{', .*: rename it\.$"):
         quoted("/a/${b}")
+
+
+@pytest.mark.parametrize(
+    "template", ["{{ x }} costs ${y}", "{% for m in messages %}" * 50 + "${ x }", "{%- set a = '${' %}", "${{ x }}"]
+)
+def test_a_chat_template_that_verl_would_take_for_a_reference_is_refused_as_one(template):
+    with pytest.raises(
+        LaunchError, match=r"^The chat template at .{,60} holds '\$\{', .*: write \{\{ '\$' \}\}\{ there"
+    ):
+        quoted(template)
+    jinja = jinja2.Environment()
+    assert jinja.from_string("{{ '$' }}{y}{{ '$' ~ '{' }}").render() == "${y}${"
 
 
 def test_an_output_folder_that_cannot_be_written_is_named(tmp_path):

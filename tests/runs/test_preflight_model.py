@@ -5,11 +5,12 @@ from pathlib import Path
 import pytest
 from hydra.core.override_parser.types import Quote, QuotedString
 from omegaconf import DictConfig, OmegaConf
-from support.chat_templates import CHATML, KINDS, WITHOUT_SYSTEM, tokenizer_of
+from support.chat_templates import CHATML, KINDS, WITHOUT_SYSTEM, needs_code, tokenizer_of
+from tokenizers import normalizers
 
 from workflow_r1.policy.chat_format import PLAIN_TEMPLATE, usable_template
 from workflow_r1.runs import train as launcher
-from workflow_r1.runs.preflight import check_chat_template
+from workflow_r1.runs.preflight import check_chat_template, check_template_arguments
 from workflow_r1.runs.recipe import LaunchError, compose_recipe
 
 
@@ -24,18 +25,22 @@ def config(folder: Path, **model: object) -> DictConfig:
     return OmegaConf.create({"actor_rollout_ref": {"model": model}, "data": {"apply_chat_template_kwargs": {}}})
 
 
+def told(arguments: object) -> DictConfig:
+    return OmegaConf.create({"data": {"apply_chat_template_kwargs": arguments}})
+
+
 @pytest.mark.parametrize(
     ("kind", "expected"),
     [("ChatML", None), ("alternating", None), ("base, without a template", PLAIN_TEMPLATE)],
 )
 def test_a_policy_keeps_its_template_or_gets_the_one_it_needs(kind: str, expected: str | None, tmp_path: Path):
     tokenizer_of(KINDS[kind]).save_pretrained(tmp_path)
-    assert check_chat_template(config(tmp_path)) == expected
+    assert check_chat_template(config(tmp_path)) == (expected, None)
 
 
 def test_a_template_of_the_users_own_is_checked_in_place_of_the_models(tmp_path: Path):
     tokenizer_of(KINDS["base, without a template"]).save_pretrained(tmp_path)
-    assert check_chat_template(config(tmp_path, custom_chat_template=CHATML)) is None
+    assert check_chat_template(config(tmp_path, custom_chat_template=CHATML)) == (None, None)
     with pytest.raises(LaunchError, match=r"^The model '.*' cannot be a policy: its chat template .*\.$"):
         check_chat_template(config(tmp_path, custom_chat_template="{{ messages[0].content }}"))
 
@@ -45,10 +50,50 @@ def test_what_the_template_is_told_in_training_is_told_here(tmp_path: Path):
     tokenizer.chat_template = CHATML + "{% if mode == 'odd' %}{{ raise_exception('Odd mode') }}{% endif %}"
     tokenizer.save_pretrained(tmp_path)
     configuration = config(tmp_path)
-    assert check_chat_template(configuration) is None
+    assert check_chat_template(configuration) == (None, None)
     configuration.data.apply_chat_template_kwargs = {"mode": "odd"}
     with pytest.raises(LaunchError, match="Odd mode"):
         check_chat_template(configuration)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("tokenize", "add_generation_prompt", "tools", "return_dict", "return_tensors", "conversation", "messages"),
+        *("conversations", "continue_final_message", "max_length", "tokenizer", "processor", "chat_template", "self"),
+    ],
+)
+def test_how_the_template_is_rendered_is_no_variable_of_it(name: str):
+    with pytest.raises(LaunchError, match=rf"^data\.apply_chat_template_kwargs\.{name} says how .*: leave it out.*\.$"):
+        check_template_arguments(told({"enable_thinking": False, name: True}))
+
+
+def test_variables_of_a_template_are_its_makers_choice():
+    check_template_arguments(told({}))
+    check_template_arguments(told({"enable_thinking": False, "documents": [{"title": "a"}], "bos_token": ""}))
+
+
+@pytest.mark.parametrize("value", [None, [1], "enable_thinking", 3, {1: 2}])
+def test_what_are_no_variables_of_a_template_is_refused(value: object):
+    with pytest.raises(LaunchError, match=r"^data\.apply_chat_template_kwargs is .*: write .*NAME=VALUE\.$"):
+        check_template_arguments(told(value))
+
+
+def test_a_tokenizer_that_needs_code_of_its_own_names_the_setting(tmp_path: Path):
+    needs_code(tmp_path)
+    with pytest.raises(
+        LaunchError, match=r"and if you trust it set actor_rollout_ref\.model\.trust_remote_code=True, or"
+    ):
+        check_chat_template(config(tmp_path))
+    assert check_chat_template(config(tmp_path, trust_remote_code=True)) == (None, None)
+
+
+def test_what_the_tokenizer_loses_is_said(tmp_path: Path):
+    tokenizer = tokenizer_of(KINDS["ChatML"])
+    tokenizer.backend_tokenizer.normalizer = normalizers.Replace("東京", "")
+    tokenizer.save_pretrained(tmp_path)
+    template, note = check_chat_template(config(tmp_path))
+    assert (template, note.partition(" (")[0]) == (None, "The policy's tokenizer loses Japanese")
 
 
 def test_a_folder_without_a_tokenizer_says_so_in_one_sentence(tmp_path: Path):

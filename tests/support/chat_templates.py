@@ -1,6 +1,8 @@
 """Chat templates of the kinds that models come with, short, over the small tokenizer of `qwen_like_tokenizer`."""
 
 import copy
+import json
+from pathlib import Path
 from typing import NamedTuple
 
 from support.qwen_like_tokenizer import qwen_like_tokenizer
@@ -195,3 +197,15 @@ def tokenizer_of(kind: Kind) -> PreTrainedTokenizerBase:
     tokenizer.add_tokens(list(kind.tokens), special_tokens=False)
     tokenizer.chat_template = kind.template and kind.template.strip()
     return tokenizer
+
+
+def needs_code(folder: Path) -> None:
+    """Make `folder` a model whose tokenizer is a class in a file beside it."""
+    tokenizer_of(KINDS["ChatML"]).save_pretrained(folder)
+    (folder / "config.json").write_text("{}")
+    (folder / "own.py").write_text(
+        "import transformers\n\n\nclass Own(transformers.PreTrainedTokenizerFast):\n    pass\n"
+    )
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    settings |= {"tokenizer_class": "Own", "auto_map": {"AutoTokenizer": [None, "own.Own"]}}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))

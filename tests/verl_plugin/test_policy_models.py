@@ -15,9 +15,10 @@ from support.policy_models import (
     usable,
 )
 from support.sessions import play
-from tokenizers import decoders, normalizers
+from tokenizers import Regex, decoders, normalizers
 
 from workflow_r1.policy.chat_format import PLAIN_TEMPLATE, ChatFormatError, usable_template
+from workflow_r1.policy.tokenizer import lost_text_note
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -84,12 +85,69 @@ def test_a_model_that_cannot_carry_two_turns_says_why(change: dict, reason: str)
         usable_template(tokenizer)
 
 
-@pytest.mark.parametrize("lost", ["á", "東", "2", "😀"])
-def test_a_tokenizer_that_loses_a_letter_a_digit_or_a_sign_is_refused(lost: str):
+@pytest.mark.parametrize("opening", ["<seed:think>", "<thinking>", "<|think|>", "[THINK]\n", "<reasoning>", "◁think▷"])
+def test_a_prompt_that_opens_other_thoughts_is_refused_with_what_to_do(opening: str):
     tokenizer = tokenizer_of(KINDS["ChatML"])
-    tokenizer.backend_tokenizer.normalizer = normalizers.Replace(lost, "")
-    with pytest.raises(ChatFormatError, match=f"does not give a text back: .*{lost}.* becomes"):
+    tokenizer.chat_template = CHATML.replace("assistant\n", "assistant\n" + opening)
+    with pytest.raises(ChatFormatError, match=r"take that opening out .*, or write <think> in its place"):
         usable_template(tokenizer)
+
+
+@pytest.mark.parametrize("thought", ["<seed:think>\n</seed:think>\n\n", "[THINK][/THINK]", "<think>\n\n</think>\n\n"])
+def test_an_empty_thought_opens_nothing(thought: str):
+    tokenizer = tokenizer_of(KINDS["ChatML"])
+    tokenizer.chat_template = CHATML.replace("assistant\n", "assistant\n" + thought)
+    assert usable_template(tokenizer) is None
+
+
+@pytest.mark.parametrize("refusal", [ONE_TURN.partition("{% endif %}")[0] + "{% endif %}" + CHATML, CHATML])
+@pytest.mark.parametrize(
+    "message", ["One\\n\\ntwo\\r\\n three.", "\\u001b[31mOne\\u0007 two three", "One two three" * 99, ""]
+)
+def test_what_a_template_raises_is_one_short_line(refusal: str, message: str):
+    tokenizer = tokenizer_of(KINDS["ChatML"])
+    raising = f"{{{{ raise_exception('{message}') }}}}"
+    tokenizer.chat_template = refusal.replace("{{ raise_exception('One turn only') }}", raising)
+    if refusal == CHATML:
+        tokenizer.chat_template += raising
+    with pytest.raises(ChatFormatError) as error:
+        usable_template(tokenizer)
+    assert str(error.value).isprintable()
+    assert len(str(error.value)) < 400
+    assert ("One two three" if message else "TemplateError") in str(error.value).replace("[31m", "")
+
+
+@pytest.mark.parametrize("lost", ["2", "Z", "~", "<", "\n", "  ", "    ", "</think>", "a"])
+def test_a_tokenizer_that_loses_ascii_text_or_its_white_space_is_refused(lost: str):
+    tokenizer = tokenizer_of(KINDS["ChatML"])
+    tokenizer.backend_tokenizer.normalizer = normalizers.Replace(lost, " " if lost.isspace() else "")
+    with pytest.raises(ChatFormatError, match=r"does not give a text back: .* becomes"):
+        usable_template(tokenizer)
+
+
+@pytest.mark.parametrize(
+    ("lost", "named"),
+    [
+        ("[ář]", "accented letters ('arie Dvořák"),
+        (
+            "[^[:ascii:]]",
+            "accented letters, Chinese, Japanese, Korean, Cyrillic, Greek, Arabic, Hebrew, Hindi, Thai, ",
+        ),
+        ("\\p{Hangul}", "Korean ("),
+        ("\\p{Emoji_Presentation}", "emoji ("),
+        ("[“”]", "typographic marks ("),
+        ("\t", "tabs ("),
+    ],
+)
+def test_a_vocabulary_without_a_script_is_a_policy_and_what_it_loses_is_named(lost: str, named: str):
+    tokenizer = tokenizer_of(KINDS["ChatML"])
+    assert lost_text_note(tokenizer) is None
+    tokenizer.backend_tokenizer.normalizer = normalizers.Replace(Regex(lost), "")
+    assert usable_template(tokenizer) is None
+    note = lost_text_note(tokenizer)
+    assert note is not None
+    assert note.startswith(f"The policy's tokenizer loses {named}")
+    assert note.isprintable()
 
 
 @pytest.mark.parametrize(
@@ -101,5 +159,5 @@ def test_a_tokenizer_that_does_not_give_a_text_back_is_refused(decoder: decoders
     if decoder.__class__ is decoders.Metaspace:
         with pytest.raises(ChatFormatError, match=r"does not give a text back: .* PreTrainedTokenizerFast"):
             usable_template(tokenizer)
-    else:  # white space between the blocks of a turn is free
+    else:  # white space around a turn is free
         assert usable_template(tokenizer) is None

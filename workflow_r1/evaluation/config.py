@@ -87,6 +87,13 @@ class PolicySettings(BaseModel):
         return str(find_checkpoint(Path(policy).expanduser()).resolve())
 
     @property
+    def trusts_remote_code(self) -> bool:
+        """Whether `serve_arguments` let code that comes with the model run; the last of two that contradict wins."""
+        flags = [argument.replace("_", "-") for argument in self.serve_arguments]
+        said = [flag for flag in flags if flag in ("--trust-remote-code", "--no-trust-remote-code")]
+        return said[-1:] == ["--trust-remote-code"]
+
+    @property
     def operator_seed(self) -> int | None:
         """What makes the operators' samples the same each time."""
         return self.seed

@@ -14,6 +14,7 @@ from workflow_r1.evaluation.session import Sampling
 from workflow_r1.evaluation.systems import Baseline, Policy, Prompt, System
 from workflow_r1.policy.chat_format import ChatFormat, ChatFormatError, read_chat_format, usable_template
 from workflow_r1.policy.prompt import policy_messages
+from workflow_r1.policy.tokenizer import TokenizerError, load_tokenizer, lost_text_note
 
 Report = Callable[[str], None]
 
@@ -75,27 +76,27 @@ async def _endpoint(
     environ, log = machine_environment(), folder / "vllm.log"
     report(f"Preparing {settings.policy}.")
     checkpoint = await merged_checkpoint(settings.checkpoint(), environ)
-    chat = await asyncio.to_thread(_chat_format, checkpoint)
+    chat, note = await asyncio.to_thread(_chat_format, checkpoint, settings.trusts_remote_code)
+    if note:
+        report(note)
     report(f"Starting vLLM for {checkpoint}; its log is {log}.")
     served = await stack.enter_async_context(served_checkpoint(checkpoint, log, environ, settings.serve_arguments))
     return PolicyEndpoint(served.base_url, MODEL_NAME, served.api_key), chat
 
 
-def _chat_format(checkpoint: str) -> ChatFormat:
+def _chat_format(checkpoint: str, trust_remote_code: bool) -> tuple[ChatFormat, str | None]:
     """How a checkpoint's tokens are laid out, with the chat template that training gives a model that lacks one.
+
+    Returns:
+        it, and a sentence on the text that the tokenizer loses, if it loses any.
 
     Raises:
         EvaluationError: the model cannot be a policy.
     """
-    from transformers import AutoTokenizer  # slow to import, and only needed here
-
     try:
-        tokenizer = AutoTokenizer.from_pretrained(checkpoint)
-    except Exception as error:  # a tokenizer's files fail in every way
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
-        raise EvaluationError(f"The tokenizer of {checkpoint} cannot be loaded ({reason}).") from None
-    try:
+        tokenizer = load_tokenizer(checkpoint, trust_remote_code, "--serve-arguments '--trust-remote-code'")
         template = usable_template(tokenizer)
-        return read_chat_format(tokenizer, {"chat_template": template} if template else {})
-    except ChatFormatError as error:
+        chat = read_chat_format(tokenizer, {"chat_template": template} if template else {})
+        return chat, lost_text_note(tokenizer)
+    except (TokenizerError, ChatFormatError) as error:
         raise EvaluationError(f"The model {checkpoint} cannot be a policy: {error}.") from None

@@ -13,7 +13,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from workflow_r1.errors import UserError
+from workflow_r1.errors import UserError, reason_of
+from workflow_r1.policy.tokenizer import TokenizerError, check_tokenizer
 from workflow_r1.protocol import TAGS
 
 PLAIN_TEMPLATE = Path(__file__).with_name("plain_chat.jinja").read_text(encoding="utf-8").strip()
@@ -30,14 +31,10 @@ _SYSTEM_INTO_QUESTION = (
 _SYSTEM = "wfsystem: <think> </think>\n<tool> </tool>\n\n<answer> </answer>"
 _QUESTION, _TURN = 'wf "question"?', "wfturn"
 _OBSERVATION = '<info>wf "observation"\n\n\\ </info>'
-_SAMPLE_TURN = (
-    "<think>Who 's there ? It is  Ann-Marie (b . 1987) , isn't it ?\n\nAsk ; then answer .</think>\n"
-    "<tool>AnswerGenerate: When was Ann-Marie Dvořák-Élan of 東京 born? 0123456789 😀</tool>"
-)
 _OPENED_THOUGHT = re.compile(r"<think>\s*\Z")
 _ANY_THOUGHT = re.compile(r"</?think>")
 # An empty thought in a model's own marks, such as Gemma 4's <|channel>thought<channel|>: it opens nothing.
-_CLOSED_THOUGHT = re.compile(r"[<\[]\W*(?:START_?)?(\w+)\W*[>\]].*[<\[]\W*(?:END_?)?\1\W*[>\]]", re.DOTALL)
+_CLOSED_THOUGHT = re.compile(r"[<\[]\W*(?:START_?)?(\w[\w:.-]*)\W*[>\]].*[<\[]\W*(?:END_?)?\1\W*[>\]]", re.DOTALL)
 _PROTOCOL_TAG = re.compile(rf"</?(?:{'|'.join(TAGS)})>")
 
 
@@ -136,12 +133,17 @@ def read_chat_format(tokenizer: Any, template_arguments: Mapping[str, Any] | Non
         ChatFormatError: the model cannot be a policy.
     """
     arguments = dict(template_arguments or {})
-    _check_tokenizer(tokenizer)
+    try:
+        check_tokenizer(tokenizer)
+    except TokenizerError as error:
+        raise ChatFormatError(str(error)) from None
     start = [{"role": "system", "content": _SYSTEM}, {"role": "user", "content": _QUESTION}]
     try:
         prompt = _render(tokenizer, start, arguments)
     except Exception as error:  # a template raises whatever it likes
-        raise ChatFormatError(f"its chat template cannot render a system prompt and a question ({error})") from None
+        raise ChatFormatError(
+            f"its chat template cannot render a system prompt and a question ({reason_of(error)})"
+        ) from None
     if _SYSTEM not in prompt or _QUESTION not in prompt:
         raise ChatFormatError("its chat template does not show the system prompt and the question as they are written")
     role, (before_turn, _, after_turn) = _render_two_turns(tokenizer, start, arguments)
@@ -193,28 +195,6 @@ def _render(
     return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=prompt, **arguments)
 
 
-def _check_tokenizer(tokenizer: Any) -> None:
-    """The tokenizer can end a turn, says where its tokens lie, and gives back the words that it was given."""
-    if not tokenizer.is_fast:
-        raise ChatFormatError(
-            f"its tokenizer, {type(tokenizer).__name__}, cannot say where its tokens lie in a text: convert it to a "
-            "tokenizer.json that transformers loads as a fast tokenizer"
-        )
-    if tokenizer.eos_token_id is None:
-        raise ChatFormatError("its tokenizer names no eos_token: set one in tokenizer_config.json")
-    ids = tokenizer.encode(_SAMPLE_TURN, add_special_tokens=False)
-    decoded = tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
-    if decoded.split() != _SAMPLE_TURN.split():
-        pairs = enumerate(zip(_SAMPLE_TURN, decoded, strict=False))
-        place = next((place for place, (sent, got) in pairs if sent != got), len(decoded))
-        part = slice(max(place - 8, 0), place + 20)
-        raise ChatFormatError(
-            f"its tokenizer, loaded as {type(tokenizer).__name__}, does not give a text back: {_SAMPLE_TURN[part]!r} "
-            f"becomes {decoded[part]!r}; a wrong tokenizer_class in tokenizer_config.json does this, and "
-            "PreTrainedTokenizerFast takes tokenizer.json as it is"
-        )
-
-
 def _render_two_turns(
     tokenizer: Any, start: Sequence[Mapping[str, str]], arguments: Mapping[str, Any]
 ) -> tuple[str, list[str]]:
@@ -225,7 +205,7 @@ def _render_two_turns(
         try:
             parts = _render(tokenizer, [*start, *round_, *round_], arguments).split(_TURN)
         except Exception as error:  # a template raises whatever it likes
-            reason = str(error)
+            reason = reason_of(error)
             continue
         is_shown = [part.count(_OBSERVATION) for part in parts] == [0, 1, 1]
         if any(_SYSTEM in part or _QUESTION in part for part in parts[1:]):  # Mistral's: to the last user message
@@ -251,5 +231,9 @@ def _turn_head(prompt: str, before_turn: str) -> str:
     differ = (i for i, (one, other) in enumerate(zip(prompt, before_turn, strict=False)) if one != other)
     opened = prompt[next(differ, len(before_turn)) :].strip()
     if opened and not _ANY_THOUGHT.search(opened) and not _CLOSED_THOUGHT.fullmatch(opened):
-        raise ChatFormatError(f"its generation prompt opens a turn with {opened[:40]!r}, which is no <think>")
+        raise ChatFormatError(
+            f"its generation prompt opens a turn with {opened[:40]!r}, which is no <think>: take that opening out of "
+            "the chat template, or write <think> in its place, in the model's folder or in "
+            "actor_rollout_ref.model.custom_chat_template"
+        )
     return ""

@@ -29,9 +29,14 @@ def quoted(text: object) -> str:
     Raises:
         LaunchError: it holds `${`. That can be escaped once, and verl resolves its configuration twice.
     """
-    if "${" in str(text):
-        raise LaunchError(f"The path {str(text)!r} holds '${{', with which a reference begins in verl: rename it.")
-    return QuotedString(str(text), Quote.single).with_quotes()
+    value = str(text)
+    if "${" in value:
+        place = value.index("${")
+        is_template = "{{" in value or "{%" in value
+        what = f"chat template at {value[max(place - 20, 0) : place + 20]!r}" if is_template else f"path {value!r}"
+        remedy = "write {{ '$' }}{ there, or '$' ~ '{' in an expression" if is_template else "rename it"
+        raise LaunchError(f"The {what} holds '${{', with which a reference begins in verl: {remedy}.")
+    return QuotedString(value, Quote.single).with_quotes()
 
 
 def with_quoted_paths(overrides: Sequence[str]) -> list[str]:

@@ -92,11 +92,11 @@ def train(overrides: Sequence[str], recipe: str | None = None) -> int:
         needs_policy = has_world and config.actor_rollout_ref.model.path is None
         with console.status("checking the configuration"):
             _check(config, environ, needs_policy, start)
-            template = None if needs_policy else preflight.check_chat_template(config)
+            template, lost_text = (None, None) if needs_policy else preflight.check_chat_template(config)
         if template:
             console.print("The policy has no chat template that will do and gets another: docs/models.md says which.")
             overrides = [*overrides, f"actor_rollout_ref.model.custom_chat_template={quoted(template)}"]
-        for note in filter(None, [preflight.clip_range_warning(config), *preflight.unread_notes(config)]):
+        for note in filter(None, [lost_text, preflight.clip_range_warning(config), *preflight.unread_notes(config)]):
             console.print(note, style="yellow")
         if needs_policy:
             overrides = [*overrides, f"actor_rollout_ref.model.path={quoted(embedded_policy(config))}"]
@@ -178,8 +178,10 @@ def _check(config: DictConfig, environ: Mapping[str, str], needs_policy: bool, s
     preflight.check_batches(config)
     preflight.check_training(config)
     preflight.check_resume(config, start.checkpoint)
+    preflight.check_template_arguments(config)
     if not needs_policy:
-        preflight.check_model(config.actor_rollout_ref.model.path)
+        model = config.actor_rollout_ref.model
+        preflight.check_model(model.path, trust_remote_code=model.trust_remote_code)
     preflight.check_operators(config)
     preflight.check_plugin(environ, config)
 

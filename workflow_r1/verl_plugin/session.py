@@ -6,6 +6,8 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
+from omegaconf import OmegaConf
+
 from workflow_r1.policy.chat_format import ChatFormat, read_chat_format
 from workflow_r1.policy.token_session import Sample, TokenSession
 
@@ -29,7 +31,8 @@ class VerlSession(TokenSession):
         sampling_params: dict[str, Any],
         priority: int,
     ):
-        chat = _chat_format(loop.tokenizer, json.dumps(dict(loop.apply_chat_template_kwargs), sort_keys=True))
+        arguments = OmegaConf.to_container(OmegaConf.create(loop.apply_chat_template_kwargs))
+        chat = _chat_format(loop.tokenizer, json.dumps(arguments, sort_keys=True))
         super().__init__(chat, messages, loop.rollout_config.response_length)
         # verl's tensors have no room for a longer prompt; its filter of the data has left none out of a template's own.
         self.prompt_ids = loop._cap_text_prompt_length(self.prompt_ids)

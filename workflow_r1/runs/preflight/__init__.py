@@ -14,7 +14,7 @@ from workflow_r1.runs.preflight.machine import (
     check_temporary_folders,
     usable_hardware,
 )
-from workflow_r1.runs.preflight.model import check_chat_template, check_model
+from workflow_r1.runs.preflight.model import check_chat_template, check_model, check_template_arguments
 from workflow_r1.runs.preflight.numbers import check_numbers
 from workflow_r1.runs.preflight.operators import check_operators
 from workflow_r1.runs.preflight.resume import check_resume
@@ -39,6 +39,7 @@ __all__ = [
     "check_resume",
     "check_rollouts",
     "check_system",
+    "check_template_arguments",
     "check_temporary_folders",
     "check_training",
     "check_unread",

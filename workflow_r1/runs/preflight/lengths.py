@@ -8,7 +8,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from workflow_r1.data.lengths import count_tokens
 from workflow_r1.data.training import iterate_rows, load_training_file
-from workflow_r1.runs.preflight.model import policy_tokenizer
+from workflow_r1.errors import reason_of
+from workflow_r1.runs.preflight.model import policy_tokenizer, why_not_loaded
 from workflow_r1.runs.recipe import LaunchError
 
 
@@ -39,8 +40,9 @@ def _check_context(config: DictConfig) -> None:
     try:
         settings = AutoConfig.from_pretrained(str(path) if path.exists() else model, trust_remote_code=trusted)
     except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0].rstrip(".")
-        raise LaunchError(f"The configuration of the model {model!r} cannot be read: {reason}.") from None
+        raise LaunchError(
+            f"The configuration of the model {model!r} cannot be read: {why_not_loaded(error)}."
+        ) from None
     context = getattr(settings.get_text_config(), "max_position_embeddings", None)
     if context and context < (longest := rollout.prompt_length + rollout.response_length):
         raise LaunchError(
@@ -80,7 +82,6 @@ def _rendered(file: str, data: DictConfig, tokenizer: Any) -> Iterator[str]:
         try:
             yield tokenizer.apply_chat_template(row[key], add_generation_prompt=True, tokenize=False, **kwargs)
         except Exception as error:  # a template raises whatever it likes
-            reason = " ".join(str(error).split()).rstrip(".")
             raise LaunchError(
-                f"The policy's chat template cannot render the prompt of row {number:,} of {file}: {reason}."
+                f"The policy's chat template cannot render the prompt of row {number:,} of {file}: {reason_of(error)}."
             ) from None
