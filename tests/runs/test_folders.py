@@ -123,6 +123,15 @@ def test_a_chat_template_that_verl_would_take_for_a_reference_is_refused_as_one(
     assert jinja.from_string("{{ '$' }}{y}{{ '$' ~ '{' }}").render() == "${y}${"
 
 
+@pytest.mark.parametrize("reference", ["${y}", "/a/${y}", "${oc.env:NO_SUCH_VARIABLE}", "${nope:1}", "{{ x }} ${y.z}"])
+def test_a_reference_that_leads_nowhere_names_its_setting(reference):
+    with pytest.raises(
+        LaunchError, match=r"^actor_rollout_ref\.model\.custom_chat_template holds a reference"
+    ) as error:
+        compose_recipe(EMBEDDED, [f"actor_rollout_ref.model.custom_chat_template='{reference}'"])
+    assert str(error.value).isprintable()
+
+
 def test_an_output_folder_that_cannot_be_written_is_named(tmp_path):
     def output_dir(path: object) -> Path:
         return _output_dir(OmegaConf.create({"trainer": {"default_local_dir": str(path)}}))

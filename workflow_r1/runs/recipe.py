@@ -9,11 +9,11 @@ from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException
-from omegaconf import DictConfig
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 
 from workflow_r1.data.training import load_training_file
-from workflow_r1.errors import UserError
+from workflow_r1.errors import UserError, reason_of
 
 CONFIG_DIR = Path(__file__).resolve().parents[2] / "verl" / "trainer" / "config"
 REFERENCE, EMBEDDED, SMOLLM2 = "workflow_r1", "workflow_r1_embedded", "workflow_r1_smollm2"
@@ -80,7 +80,8 @@ def compose_recipe(name: str, overrides: Sequence[str]) -> DictConfig:
         overrides: Hydra overrides, `key=value`.
 
     Raises:
-        LaunchError: there are no recipes here, none of that name, or an override is malformed or names an unknown key.
+        LaunchError: there are no recipes here, none of that name, or an override is malformed, names an unknown key or
+            refers to one.
     """
     if not (CONFIG_DIR / f"{REFERENCE}.yaml").is_file():  # in site-packages it is verl's own folder
         raise LaunchError(
@@ -95,9 +96,16 @@ def compose_recipe(name: str, overrides: Sequence[str]) -> DictConfig:
     search_path = quoted(f"file://{package.submodule_search_locations[0]}/trainer/config")
     try:
         with initialize_config_dir(str(CONFIG_DIR), version_base=None):
-            return compose(name, overrides=[f"hydra.searchpath=[{search_path}]", *overrides])
+            config = compose(name, overrides=[f"hydra.searchpath=[{search_path}]", *overrides])
+        OmegaConf.to_container(config, resolve=True)  # as verl will
+    except InterpolationResolutionError as error:
+        raise LaunchError(
+            f"{error.full_key} holds a reference that leads nowhere ({reason_of(error)}): '${{' begins one in verl's "
+            "configuration, which a chat template writes as {{ '$' }}{."
+        ) from None
     except (HydraException, OmegaConfBaseException) as error:
         raise LaunchError(_explain(str(error), overrides)) from None
+    return config
 
 
 def total_steps(config: DictConfig) -> int | None:
