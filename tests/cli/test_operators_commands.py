@@ -2,6 +2,10 @@
 
 import asyncio
 import json
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
 
 import pytest
 import support.faulty_endpoint as c
@@ -10,6 +14,7 @@ from typer.testing import CliRunner
 
 from workflow_r1.cli.operators import operators_app
 from workflow_r1.operators import Budget, OperatorResult, RunLedger
+from workflow_r1.services import http_client
 
 OWN = """
 from workflow_r1.operators import InputField, OperatorSpec
@@ -69,6 +74,34 @@ async def test_a_call_that_fails_says_why(run, endpoint):
     assert c.KEY not in result.output
     result = await run("call", "Review", "q")
     assert "error: Review needs <question>" in result.stderr
+
+
+@pytest.mark.parametrize("fault", ["nothing there", "no such host", "down", "silent"])
+async def test_a_call_that_nobody_serves_ends_within_seconds_and_says_what_was_tried(run, endpoint, monkeypatch, fault):
+    urls = {"nothing there": "http://127.0.0.1:9/v1", "no such host": "http://no-such-host.invalid/v1"}
+    monkeypatch.setattr(http_client, "CONNECT_SECONDS", 0.2)
+    endpoint.behaviour = c.status(503)
+    with unaccepting() if fault == "silent" else nullcontext(urls.get(fault, endpoint.url)) as url:
+        monkeypatch.setenv("OPERATOR_BASE_URL", url)
+        started = time.monotonic()
+        result = await run("call", "AnswerGenerate", "q")
+    assert time.monotonic() - started < 5
+    assert result.exit_code == 1
+    assert url in result.stderr
+    assert " Tried 2 time(s) in " in result.stderr
+
+
+@contextmanager
+def unaccepting() -> Iterator[str]:
+    """The URL of an address that takes no further connection, and does not refuse one either."""
+    with socket.socket() as server, ExitStack() as waiting:
+        server.bind(("127.0.0.1", 0))
+        server.listen(0)
+        for _ in range(4):
+            client = waiting.enter_context(socket.socket())
+            client.setblocking(False)
+            client.connect_ex(server.getsockname())
+        yield f"http://127.0.0.1:{server.getsockname()[1]}/v1"
 
 
 async def test_check_names_the_model_and_the_round_trip(run):

@@ -1,5 +1,8 @@
 """What a user sees who gets something wrong: `workflow-r1 train` ends early, with one line that says what to do."""
 
+import subprocess
+import sys
+from contextlib import closing
 from pathlib import Path
 
 import pyarrow as pa
@@ -8,7 +11,8 @@ import pytest
 from typer.testing import CliRunner
 
 from workflow_r1.cli.app import app
-from workflow_r1.runs import embedded
+from workflow_r1.system.folder_lock import FolderLock
+from workflow_r1.world import tiny_policy
 
 pytestmark = pytest.mark.slow  # each starts the whole command
 
@@ -22,7 +26,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     def too_late(*_: object) -> None:
         pytest.fail("the cold start began before everything was checked")
 
-    monkeypatch.setattr(embedded, "ensure_tiny_policy", too_late)
+    monkeypatch.setattr(tiny_policy, "ensure_tiny_policy", too_late)
     for name in ("OPERATOR_BASE_URL", "OPERATOR_API_KEY", "OPERATOR_MODEL_NAME"):
         monkeypatch.delenv(name, raising=False)
     return tmp_path
@@ -74,3 +78,15 @@ def test_the_reference_recipe_without_an_endpoint(folder: Path, monkeypatch: pyt
     settings = [*files, *one_question, *no_gpu, f"actor_rollout_ref.model.path={folder}"]
     line = error_of(folder, *settings, recipe="workflow_r1")
     assert "OPERATOR_BASE_URL, OPERATOR_API_KEY, OPERATOR_MODEL_NAME are not set" in line
+
+
+def test_a_second_start_in_a_folder_is_refused_before_what_is_slow_to_import(tmp_path: Path) -> None:
+    code = (
+        "import sys\nfrom typer.testing import CliRunner\nfrom workflow_r1.cli.app import app\n"
+        "print(CliRunner().invoke(app, sys.argv[1:]).output, {'transformers', 'datasets', 'openai'} & set(sys.modules))"
+    )
+    with closing(FolderLock(tmp_path)):
+        command = [sys.executable, "-c", code, "train", f"trainer.default_local_dir={tmp_path}"]
+        output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert "is taken by another run (process " in output
+    assert output.rstrip().endswith(" set()")

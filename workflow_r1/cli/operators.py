@@ -20,6 +20,8 @@ from workflow_r1.system.terminal import TextConsole, echo, fail
 
 T = TypeVar("T")
 
+_MAX_RETRIES = 1  # somebody waits
+
 operators_app = typer.Typer(no_args_is_help=True, help="The operators that a workflow is built from.")
 
 ModuleOption = Annotated[
@@ -60,8 +62,10 @@ def call(
     async def run() -> None:
         async with pool:
             result = await pool.call(name, well_formed(text))
-        if result.failed or result.rejected:
-            fail(result.error or result.text)
+        if result.failed:
+            fail(f"{result.error} Tried {result.requests} time(s) in {result.seconds:.1f} s.")
+        if result.rejected:
+            fail(result.text)
         echo(result.text)
         took = f"{result.seconds:.2f} s, {result.requests} request(s), {result.cache_hits} from the cache, "
         took += f"{shown(result.prompt_tokens)} + {shown(result.completion_tokens)} tokens"
@@ -111,7 +115,8 @@ def usage(ledger: Annotated[Path, typer.Argument(help="The ledger.json of a run.
 
 def _pool(names: list[str] | None, modules: list[str] | None, index: Path | None) -> OperatorPool:
     try:
-        return OperatorPool.from_env(None, names, modules or (), search={"index": index})
+        search = {"index": index, "max_retries": _MAX_RETRIES}
+        return OperatorPool.from_env(None, names, modules or (), max_retries=_MAX_RETRIES, search=search)
     except UserError as error:
         fail(error)
 

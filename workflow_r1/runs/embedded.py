@@ -9,11 +9,9 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from workflow_r1.runs.recipe import LaunchError, quoted
-from workflow_r1.runs.smollm2 import cold_started_smollm2
 from workflow_r1.system.cache_dir import cache_dir
 from workflow_r1.world.server import SimulatedEndpoint, running_server
 from workflow_r1.world.simulated_llm import MODEL_NAME, SimulatedLLM
-from workflow_r1.world.tiny_policy import ensure_tiny_policy
 from workflow_r1.world.world import World
 
 
@@ -59,6 +57,9 @@ def embedded_policy(config: DictConfig) -> Path:
     Raises:
         LaunchError: there is no such policy, or SmolLM2 cannot be fetched.
     """
+    from workflow_r1.runs.smollm2 import cold_started_smollm2  # both are slow to import
+    from workflow_r1.world.tiny_policy import ensure_tiny_policy
+
     world = World.build(config.world.seed)
     if config.world.policy == "tiny":
         return ensure_tiny_policy(world, cache_dir(), config.seed)

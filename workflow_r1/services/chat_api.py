@@ -44,7 +44,6 @@ class ChatApi:
             self._opened = AsyncOpenAI(
                 base_url=self._base_url,
                 api_key=self._api_key.get_secret_value() or "none",
-                timeout=self._timeout,
                 max_retries=self._max_retries,
                 http_client=http_client(self._base_url, self._timeout),
             )

@@ -73,7 +73,7 @@ def connection_fault(error: Exception, url: str, url_setting: str) -> Connection
     if found(zlib.error):
         return ConnectionFault("sent something that is not a reply")
     # The aiohttp transport reports every connection fault as a timeout, so the cause decides.
-    if unreachable:
+    if unreachable or found(aiohttp.ConnectionTimeoutError):
         return ConnectionFault(f"cannot be reached: check that it runs and that {url_setting} is right")
     if isinstance(error, TimeoutError) or found(aiohttp.ServerTimeoutError):
         return ConnectionFault("did not answer in time")

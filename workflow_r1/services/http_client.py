@@ -12,22 +12,28 @@ if TYPE_CHECKING:
     import httpx2
 
 
+CONNECT_SECONDS = 5.0  # as openai's own client has it
+
+
 def http_client(url: str, timeout: float) -> "httpx2.AsyncClient":
     """A client for requests to `url`, through a proxy where the environment names one for it.
 
     Args:
-        timeout: seconds, of each of connecting, writing, reading and waiting for a connection.
+        timeout: seconds, of each of writing, reading and waiting for a connection; of connecting too, but no more than
+            five, since an address at which nothing is never answers.
 
     Raises:
         ProxyError: that proxy cannot be used.
     """
-    from openai import DefaultAioHttpClient  # slow to import
+    import httpx2  # both are slow to import
+    from openai import DefaultAioHttpClient
 
+    timeouts = httpx2.Timeout(timeout, connect=min(timeout, CONNECT_SECONDS))
     if proxy := proxy_for(url):
-        return DefaultAioHttpClient(timeout=timeout, proxy=proxy.url)
+        return DefaultAioHttpClient(timeout=timeouts, proxy=proxy.url)
     # Without trust in the environment there is no proxy; certificates are looked for there all the same.
     return DefaultAioHttpClient(
-        timeout=timeout,
+        timeout=timeouts,
         trust_env=False,
         verify=_certificates(os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR")),
     )
