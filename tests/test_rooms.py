@@ -10,7 +10,7 @@ PACKAGE = Path(__file__).parents[1] / "workflow_r1"
 ROOMS = """
 errors records
 system protocol gsspo
-advantage
+advantage correction
 trajectory
 reward
 data
