@@ -40,7 +40,7 @@ class TurnWeights:
 
     @property
     def effective_sample_size(self) -> float:
-        """(Σw)² / (S·Σw²): 1 where all turns weigh the same, 1/S where one outweighs all others; 0 where none weighs."""
+        """(Σw)² / (S·Σw²): 1 where all turns weigh the same, 1/S where one outweighs the rest; 0 where none weighs."""
         square_sum = self.by_turn.square().sum()
         return float(self.by_turn.sum().square() / (len(self.by_turn) * square_sum)) if square_sum > 0 else 0.0
 

@@ -23,7 +23,7 @@ def correction(**changed) -> DictConfig:
         ],
         *[({"rollout_is_threshold": bad}, "or two as 0.5_2.0") for bad in ("", "high", "2_0.5", "-1_2", "nan", "0_2")],
         *[
-            ({"rollout_rs": bad, "rollout_rs_threshold": 2.0}, f"rollout_rs={bad} is not known: take of seq_sum_k1")
+            ({"rollout_rs": bad, "rollout_rs_threshold": 2.0}, f"rollout_rs={bad} is not known: take of turn_mean_k1")
             for bad in ("seq_max_k1", "seq_k1", "sequence", "geometric", "seq_mean_k1;seq_sum_k1", "", ",", True, 1)
         ],
         ({"rollout_rs": "seq_mean_k1,seq_men_k3", "rollout_rs_threshold": 2.0}, "is not known"),
@@ -55,6 +55,7 @@ READ = [
     {"rollout_rs": "seq_mean_k1,seq_max_k3", "rollout_rs_threshold": 2.0},
     {"rollout_rs": "seq_mean_k1, seq_max_k3", "rollout_rs_threshold": "0.9_1.1, 4"},
     {"rollout_rs": "token_k1", "rollout_rs_threshold": 2.0},
+    {"rollout_rs": "turn_mean_k1,any_turn_max_k3", "rollout_rs_threshold": "0.9_1.1,4"},
 ]
 
 
@@ -67,8 +68,11 @@ def test_the_options_are_verls_and_what_passes_is_read_by_verl():
     from verl.trainer.ppo import rollout_corr_helper as verls
 
     from workflow_r1.runs.preflight import correction as ours
+    from workflow_r1.verl_plugin.rollout_correction import REJECTIONS
 
-    assert {*ours._OF_RESPONSES, *ours._OF_TOKENS} == verls.SUPPORTED_ROLLOUT_RS_OPTIONS
+    by_response = {option for option in ours._REJECTIONS if option.startswith("seq_")}
+    assert by_response | {*ours._OF_TOKENS} == verls.SUPPORTED_ROLLOUT_RS_OPTIONS
+    assert all(REJECTIONS.fullmatch(option) for option in {*ours._REJECTIONS} - by_response)
     for settings in READ:
         if "rollout_rs" in settings:
             options = [option.strip() for option in settings["rollout_rs"].split(",")]

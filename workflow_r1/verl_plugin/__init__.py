@@ -13,6 +13,7 @@ from wrapt import register_post_import_hook
 # verl's module with the registry -> our module that registers itself there when imported
 REGISTRATIONS = {
     "verl.trainer.ppo.core_algos": "workflow_r1.verl_plugin.gsspo_loss",
+    "verl.trainer.ppo.rollout_corr_helper": "workflow_r1.verl_plugin.rollout_correction",
     "verl.trainer.ppo.v1.trainer_base": "workflow_r1.verl_plugin.trainer",
     "verl.experimental.agent_loop.agent_loop": "workflow_r1.verl_plugin.agent_loop",
     "verl.experimental.reward_loop.reward_manager.registry": "workflow_r1.verl_plugin.reward_manager",

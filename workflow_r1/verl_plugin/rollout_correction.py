@@ -20,7 +20,7 @@ from workflow_r1.correction import TurnWeights, reject_turns, turn_weights
 WEIGHTS = {"turn": "mean", "turn_product": "product"}
 """`rollout_is` by turn, and the level of each."""
 
-REJECTIONS = re.compile(r"(?P<whole>any_)?turn_(?P<level>mean|sum|max)_(?P<estimator>k[123])")
+REJECTIONS = re.compile(r"(?P<whole>any_)?turn_(?P<level>mean|sum|max)_(?P<estimator>k[123])(?<!max_k1)")
 """`rollout_rs` by turn; with `any_`, a turn outside takes its whole response with it."""
 
 

@@ -5,10 +5,14 @@ from omegaconf import DictConfig
 from workflow_r1.runs.recipe import LaunchError
 
 _SECTION = "algorithm.rollout_correction"
-_OF_RESPONSES = (
-    *("seq_sum_k1", "seq_sum_k2", "seq_sum_k3", "seq_mean_k1", "seq_mean_k2", "seq_mean_k3"),
-    *("seq_max_k2", "seq_max_k3"),
+_REJECTIONS = tuple(
+    f"{unit}_{level}_k{estimator}"
+    for unit in ("turn", "any_turn", "seq")
+    for level in ("mean", "sum", "max")
+    for estimator in (1, 2, 3)
+    if (level, estimator) != ("max", 1)
 )
+"""By turn, by response where one of its turns is outside, and by response as verl has it."""
 _OF_TOKENS = ("token_k1", "token_k2", "token_k3")  # which gsspo's loss cannot take: `check_rollouts` has refused them
 
 
@@ -33,8 +37,8 @@ def check_correction(config: DictConfig) -> None:
             )
         return
     options = [option.strip() for option in str(rejection).split(",") if option.strip()]
-    if not options or not {*_OF_RESPONSES, *_OF_TOKENS}.issuperset(options):
-        raise LaunchError(f"{_SECTION}.rollout_rs={rejection} is not known: take of {', '.join(_OF_RESPONSES)}.")
+    if not options or not {*_REJECTIONS, *_OF_TOKENS}.issuperset(options):
+        raise LaunchError(f"{_SECTION}.rollout_rs={rejection} is not known: take of {', '.join(_REJECTIONS)}.")
     given = [part.strip() for part in str(threshold).split(",") if part.strip()]
     given = given * len(options) if len(given) == 1 else given
     if len(given) != len(options) or not all(map(_fits_option, given, options)):

@@ -29,7 +29,7 @@ CANDIDATES = tuple(f"{_ROLLOUT}.{name}" for name in ("top_k", "val_kwargs.top_k"
 AT_LEAST_ZERO = tuple(f"{_ACTOR}.{name}" for name in ("clip_ratio", "clip_ratio_low", "clip_ratio_high"))  # or null
 CHOICES: dict[str, tuple[Any, ...]] = {
     "algorithm.kl_penalty": ("kl", "k1", "abs", "mse", "k2", "low_var_kl", "k3"),
-    "algorithm.rollout_correction.rollout_is": (None, "token", "sequence"),
+    "algorithm.rollout_correction.rollout_is": (None, "token", "turn", "turn_product", "sequence"),
     "reward.reward_manager.source": ("register", "importlib"),
     f"{_ACTOR}.policy_loss.subsequence_weighting": (None, "uniform", "token"),  # null where another loss is configured
 }
