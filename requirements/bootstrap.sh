@@ -4,7 +4,9 @@
 # The active environment is used if it has every pin of the requirements file and this package; otherwise .venv, or
 # .venv-gpu where there is an NVIDIA GPU, made and filled on the first run. A second run installs nothing.
 
+[ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@" # started as 'sh requirements/bootstrap.sh'
 export PYTHONUTF8=1 # whatever the locale
+GLIBC_MINOR=31 # of glibc 2: torch's wheels are tagged manylinux_2_28, llguidance's manylinux_2_31
 TORCH_CPU_WHEELS=https://download.pytorch.org/whl/cpu
 
 fail() {
@@ -20,8 +22,11 @@ check_system() { # before Python is looked for: no installed Python would help
     Darwin*) fail "Workflow-R1 runs on Linux: on macOS run this in a Linux container or virtual machine" ;;
     *) fail "Workflow-R1 runs on Linux with an x86_64 or aarch64 processor, and this is $(uname -sm): take another machine" ;;
   esac
-  getconf GNU_LIBC_VERSION >/dev/null 2>&1 ||
+  local libc
+  libc=$(getconf GNU_LIBC_VERSION 2>/dev/null) ||
     fail "this Linux has no glibc, which the wheels of torch and vLLM need: take a distribution such as Debian, Ubuntu or Fedora"
+  [[ ! $libc =~ ^glibc\ 2\.([0-9]+) ]] || [ "${BASH_REMATCH[1]}" -ge "$GLIBC_MINOR" ] ||
+    fail "this Linux has $libc, and the wheels of torch, vLLM and what they need are built for 2.$GLIBC_MINOR and newer: take a newer one, such as Debian 11, Ubuntu 20.04 or RHEL 9, or a container of it"
   case $PWD in
     *:*) fail "the path of this folder has a colon, which PATH and PYTHONPATH cannot hold: rename $PWD" ;;
     *[\$\{\}]*) fail "the path of this folder has one of \$ { }, which setuptools takes for a variable: rename $PWD" ;;
@@ -65,14 +70,25 @@ install_cpu_torch() {
     fail "pip finds no CPU build of $torch where it is configured to look, nor at $TORCH_CPU_WHEELS (its messages are above): give it access to that index, or a folder with the wheel of $torch+cpu in PIP_FIND_LINKS"
 }
 
+make_environment() { # an empty $VENV, where one with everything finds room
+  local gib=6
+  [ "$HARDWARE" = cpu ] || gib=16
+  "$python" -c 'import shutil, sys; sys.exit(shutil.disk_usage(".").free < int(sys.argv[1]) << 30)' "$gib" ||
+    fail "the disk of $PWD has less than $gib GiB free, which the installation takes: free some, or move this folder"
+  "$python" -c 'import ensurepip, venv' 2>/dev/null ||
+    fail "$python has no venv module to make a virtual environment with: install it, for example with 'apt-get install python3-venv', and run this again"
+  "$python" -m venv --clear "$VENV" || fail "could not make a virtual environment in $PWD/$VENV; the message is above"
+}
+
 install() { # fill $VENV
   command -v c++ >/dev/null || command -v g++ >/dev/null ||
     fail "no C++ compiler found (vLLM compiles its CPU sampler with one, and flash-attn is built with one): install g++, for example with 'apt-get install g++', and run this again"
+  "$python" -c 'import os, sysconfig; raise SystemExit(not os.path.exists(sysconfig.get_path("include") + "/Python.h"))' ||
+    fail "the headers of $python are missing (vLLM compiles against them): install them, for example with 'apt-get install python3-dev', and run this again"
   [ -w . ] || fail "no environment with everything is active, and one cannot be made here: $PWD is read-only"
   echo "Installing $REQUIREMENTS into $VENV (once; a few minutes)"
   [ -z "$NOTE" ] || echo "note: $NOTE" >&2
-  supported "$VENV/bin/python" && "$VENV/bin/python" -m pip --version >/dev/null 2>&1 || "$python" -m venv --clear "$VENV" ||
-    fail "could not make a virtual environment: install Python's venv module (Debian: apt-get install python3-venv)"
+  supported "$VENV/bin/python" && "$VENV/bin/python" -m pip --version >/dev/null 2>&1 || make_environment
   if [ "$HARDWARE" = cpu ]; then
     install_cpu_torch
     pip_install --no-deps -r "$REQUIREMENTS" || fail "pip could not install $REQUIREMENTS; its message is above"
@@ -89,7 +105,8 @@ install() { # fill $VENV
 
 check_system
 python=$(find_python) || exit 1
-read -r HARDWARE NOTE < <("$python" -I workflow_r1/runs/hardware.py) || fail "the hardware could not be looked at; the message is above"
+hardware=$("$python" -I workflow_r1/runs/hardware.py) || exit 1 # it has said why
+read -r HARDWARE NOTE <<<"$hardware"
 REQUIREMENTS=requirements/$HARDWARE.txt
 VENV=.venv
 [ "$HARDWARE" = cpu ] || VENV=.venv-gpu # the two sets hold different builds of the same packages

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Run the tests, installing what they need first. Arguments go to pytest, for example: bash tests/run.sh -m "not slow"
+[ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@" # started as 'sh tests/run.sh'
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source requirements/bootstrap.sh

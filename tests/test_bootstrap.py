@@ -256,6 +256,62 @@ def test_a_linux_without_glibc_is_told_so(bare):
     assert "this Linux has no glibc" in bare.error()
 
 
+@pytest.mark.parametrize("version", ["glibc 2.17", "glibc 2.28", "glibc 2.30.9000"])
+def test_a_glibc_older_than_the_wheels_is_told_so_before_pip_runs(bare, version):
+    (bare.bin / "getconf").unlink()
+    bare.command("getconf", f"echo {version}")
+    assert bare.error().startswith(f"error: this Linux has {version}, and the wheels of torch, vLLM and what they need")
+
+
+@pytest.mark.parametrize("version", ["glibc 2.31", "glibc 2.41", "glibc 2.100", "glibc 3.0", "stable release 2"])
+def test_a_newer_glibc_or_one_that_says_it_otherwise_is_taken(bare, version):
+    (bare.bin / "getconf").unlink()
+    bare.command("getconf", f"echo {version}")
+    (bare.bin / "g++").unlink()
+    assert "no C++ compiler found" in bare.error()  # the next check
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        (
+            "import sys; sys.modules['ensurepip'] = None",
+            "has no venv module to make a virtual environment with: install",
+        ),
+        ("import sysconfig; sysconfig.get_path = lambda name: '/nowhere'", "the headers of"),
+        ("import shutil; shutil.disk_usage = lambda path: shutil._ntuple_diskusage(9, 9, 9)", "less than 6 GiB free"),
+    ],
+)
+def test_what_the_installation_lacks_is_one_sentence_before_anything_is_made(bare, code, message):
+    (bare.bin / "sitecustomize.py").write_text(code)
+    bare.command("python3", f'PYTHONPATH={bare.bin} exec "{sys._base_executable}" "$@"')
+    assert message in bare.error()
+    assert not (bare.checkout / ".venv" / "bin").exists()
+
+
+def test_a_choice_of_gpus_that_leaves_none_ends_before_anything_is_made(bare):
+    bare.command("nvidia-smi", "echo 'GPU 0: a large one (UUID: GPU-1)'")
+    done = bare.run(CUDA_VISIBLE_DEVICES="7")
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+    assert done.stderr.startswith("error: CUDA_VISIBLE_DEVICES='7' begins with no GPU of this machine")
+
+
+@pytest.mark.parametrize("shell", [["sh"], ["dash"], ["bash", "--posix"], ["bash"]])
+@pytest.mark.parametrize("script", ["train.sh", "tests/run.sh", "requirements/bootstrap.sh"])
+def test_any_shell_can_start_it(bare, shell, script):
+    if shutil.which(shell[0]) is None:
+        pytest.skip(f"needs {shell[0]}")
+    for name in ("train.sh", "tests/run.sh"):
+        (bare.checkout / name).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / name, bare.checkout / name)
+    for name in ("bash", "dirname"):
+        (bare.bin / name).symlink_to(shutil.which(name))
+    (bare.bin / "g++").unlink()  # so that it ends before it installs
+    command = [shutil.which(shell[0]), *shell[1:], str(bare.checkout / script)]
+    done = subprocess.run(command, cwd=bare.checkout, env={"PATH": str(bare.bin)}, capture_output=True, text=True)
+    assert done.stderr.startswith("error: no C++ compiler found")
+
+
 @pytest.mark.parametrize("character", [":", "$", "{", "}"])
 def test_a_folder_that_cannot_work_is_refused_with_the_reason(bare, character):
     bare.checkout = bare.checkout.rename(bare.checkout.with_name(f"a{character}b"))

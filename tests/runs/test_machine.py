@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from workflow_r1.runs import preflight
-from workflow_r1.runs.hardware import Hardware
+from workflow_r1.runs.hardware import Hardware, HardwareError
 from workflow_r1.runs.preflight import machine
 from workflow_r1.runs.recipe import LaunchError
 
@@ -56,9 +56,21 @@ def test_a_gpu_beside_a_torch_for_the_cpu_is_left_alone_and_said(monkeypatch):
     assert "torch here is a build for the CPU, which is used: 'bash train.sh' installs the other" in hardware.note
 
 
+def test_a_choice_of_gpus_that_leaves_none(monkeypatch):
+    def none(environ: object) -> Hardware:
+        raise HardwareError("CUDA_VISIBLE_DEVICES='7' begins with no GPU of this machine.")
+
+    monkeypatch.setattr(machine, "find_hardware", none)
+    assert refusal(preflight.check_machine, "cuda").startswith("CUDA_VISIBLE_DEVICES='7' begins with no GPU")
+
+
 def test_a_recipe_for_gpus_on_a_machine_without(monkeypatch):
     found(monkeypatch, Hardware(gpu=False), cuda=None)
     assert "leave --recipe out" in refusal(preflight.check_machine, "cuda")
+    found(monkeypatch, Hardware(gpu=False, note="CUDA_VISIBLE_DEVICES='' hides the NVIDIA GPUs."), cuda=None)
+    assert "torch sees none (CUDA_VISIBLE_DEVICES='' hides the NVIDIA GPUs): leave" in refusal(
+        preflight.check_machine, "cuda"
+    )
     assert "trains on 'cuda' or 'cpu'" in refusal(preflight.check_machine, "npu")
 
 

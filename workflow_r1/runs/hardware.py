@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,9 +19,24 @@ _VISIBLE = re.compile(r"\s*(\d+|GPU-|MIG-)")  # CUDA reads CUDA_VISIBLE_DEVICES 
 _OTHERS = {  # other accelerators, and the commands and devices that a machine with their driver has
     "AMD GPUs": ("rocm-smi", "amd-smi", "rocminfo", "/dev/kfd"),
     "Ascend NPUs": ("npu-smi", "/dev/davinci_manager"),
-    "Intel GPUs": ("xpu-smi",),
+    "AWS Neuron devices": ("neuron-ls", "/dev/neuron0"),
+    "Biren GPUs": ("brsmi",),
+    "Cambricon MLUs": ("cnmon", "/dev/cambricon_ctl"),
+    "Enflame GCUs": ("efsmi",),
     "Gaudi accelerators": ("hl-smi",),
+    "Google TPUs": ("tpu-info", "/dev/accel0"),
+    "Hygon DCUs": ("hy-smi",),
+    "Iluvatar GPUs": ("ixsmi",),
+    "Intel GPUs": ("xpu-smi", "xpumcli", "sycl-ls"),
+    "Kunlunxin XPUs": ("xpu_smi", "/dev/xpuctrl"),
+    "MetaX GPUs": ("mx-smi",),
+    "Moore Threads GPUs": ("mthreads-gmi",),
+    "Tenstorrent accelerators": ("tt-smi", "/dev/tenstorrent"),
 }
+
+
+class HardwareError(Exception):
+    """A choice of GPUs that leaves none; one sentence that says what to do."""
 
 
 @dataclass(frozen=True)
@@ -37,20 +53,48 @@ class Hardware:
 
 
 def find_hardware(environ: Mapping[str, str]) -> Hardware:
-    """Ask `nvidia-smi`, unless `CUDA_VISIBLE_DEVICES` hides every GPU on purpose; know other accelerators by name."""
-    if not _VISIBLE.match(environ.get("CUDA_VISIBLE_DEVICES", "0")):
-        return Hardware(gpu=False)
+    """Ask `nvidia-smi`, unless `CUDA_VISIBLE_DEVICES` hides every GPU on purpose; know other accelerators by name.
+
+    Raises:
+        HardwareError: `CUDA_VISIBLE_DEVICES` names GPUs, and none that is here.
+    """
+    visible = environ.get("CUDA_VISIBLE_DEVICES")
+    has_driver = bool(shutil.which("nvidia-smi"))
+    if visible is not None and not _VISIBLE.match(visible):
+        hidden = f"CUDA_VISIBLE_DEVICES={visible.strip()!r} hides the NVIDIA GPUs: unset it to train on them."
+        return Hardware(gpu=False, note=hidden if has_driver else "")
     trouble = ""
-    if shutil.which("nvidia-smi"):
+    if has_driver:
         listed = _listed_gpus()
         if re.search(r"^GPU \d", listed, re.MULTILINE):
+            _check_choice(visible, listed)
             return Hardware(gpu=True)
         if "No devices were found" not in listed:
-            first_line = listed.partition("\n")[0]
-            trouble = f"nvidia-smi lists no GPU ({first_line}): mend its driver to train on one; the CPU is used."
+            said = "".join(filter(str.isprintable, listed.partition("\n")[0]))[:200]
+            trouble = f"nvidia-smi lists no GPU ({said}): mend its driver to train on one"
     others = [name for name, marks in _OTHERS.items() if any(shutil.which(m) or Path(m).exists() for m in marks)]
-    unused = f"{' and '.join(others)} are not used: Workflow-R1 trains on NVIDIA GPUs or, in small, on the CPU."
-    return Hardware(gpu=False, note=trouble or (unused if others else ""))
+    unused = f"{' and '.join(others)} are not used"
+    if trouble:
+        return Hardware(gpu=False, note="; ".join([trouble, *([unused] if others else []), "the CPU is used."]))
+    reason = f"{unused}: Workflow-R1 trains on NVIDIA GPUs or, in small, on the CPU."
+    return Hardware(gpu=False, note=reason if others else "")
+
+
+def _check_choice(visible: str | None, listed: str) -> None:
+    """As CUDA reads the variable: the first GPU that it names has to be there, and none may be named twice."""
+    if visible is None:
+        return
+    named = [entry.strip() for entry in visible.split(",")]
+    gpus = re.findall(r"^GPU (\d+)", listed, re.MULTILINE)
+    ids = re.findall(r"UUID: ([\w/-]+)", listed)
+    number = re.match(r"\d+", named[0])
+    is_there = int(number[0]) < len(gpus) if number else sum(full.startswith(named[0]) for full in ids) == 1
+    if not is_there or len(set(named)) < len(named):
+        fault = "names a GPU twice" if is_there else "begins with no GPU of this machine"
+        raise HardwareError(
+            f"CUDA_VISIBLE_DEVICES={visible!r} {fault}, so CUDA shows none: unset it, name GPUs that nvidia-smi lists "
+            f"({', '.join(gpus)}), or set it to '' to train on the CPU."
+        )
 
 
 def _listed_gpus() -> str:
@@ -73,5 +117,8 @@ def _listed_gpus() -> str:
 
 
 if __name__ == "__main__":
-    found = find_hardware(os.environ)
+    try:
+        found = find_hardware(os.environ)
+    except HardwareError as error:
+        sys.exit(f"error: {error}")
     print("gpu" if found.gpu else "cpu", found.note)

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from workflow_r1.runs.hardware import Hardware, find_hardware
+from workflow_r1.runs.hardware import Hardware, HardwareError, find_hardware
 from workflow_r1.runs.recipe import LaunchError
 
 # verl is imported first and alone: importing anything of the plug-in would register it.
@@ -47,11 +47,14 @@ def usable_hardware() -> Hardware:
     """What torch can train on here.
 
     Raises:
-        LaunchError: there is an NVIDIA GPU that a torch built for GPUs cannot use.
+        LaunchError: there is an NVIDIA GPU that a torch built for GPUs cannot use, or none of those that are asked for.
     """
     if torch.cuda.is_available():
         return Hardware(gpu=True)
-    found = find_hardware(os.environ)
+    try:
+        found = find_hardware(os.environ)
+    except HardwareError as error:
+        raise LaunchError(str(error)) from None
     if not found.gpu:
         return found
     if torch.version.cuda is None:
@@ -77,10 +80,12 @@ def _why_no_gpu() -> str:
 def check_machine(device: str) -> None:
     """What a recipe for verl's `trainer.device` needs: a GPU, or vLLM's CPU build and a compiler for its sampler."""
     if device == "cuda":
-        if not usable_hardware().gpu:
+        hardware = usable_hardware()
+        if not hardware.gpu:
+            note = f" ({hardware.note.rstrip('.')})" if hardware.note else ""
             raise LaunchError(
-                "The recipe trains on GPUs (trainer.device=cuda), and torch sees none: leave --recipe out to train on "
-                "the CPU."
+                f"The recipe trains on GPUs (trainer.device=cuda), and torch sees none{note}: leave --recipe out to "
+                "train on the CPU."
             )
         return
     if device != "cpu":
