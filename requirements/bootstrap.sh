@@ -22,11 +22,8 @@ check_system() { # before Python is looked for: no installed Python would help
     Darwin*) fail "Workflow-R1 runs on Linux: on macOS run this in a Linux container or virtual machine" ;;
     *) fail "Workflow-R1 runs on Linux with an x86_64 or aarch64 processor, and this is $(uname -sm): take another machine" ;;
   esac
-  local libc
-  libc=$(getconf GNU_LIBC_VERSION 2>/dev/null) ||
+  getconf GNU_LIBC_VERSION >/dev/null 2>&1 ||
     fail "this Linux has no glibc, which the wheels of torch and vLLM need: take a distribution such as Debian, Ubuntu or Fedora"
-  [[ ! $libc =~ ^glibc\ 2\.([0-9]+) ]] || [ "${BASH_REMATCH[1]}" -ge "$GLIBC_MINOR" ] ||
-    fail "this Linux has $libc, and the wheels of torch, vLLM and what they need are built for 2.$GLIBC_MINOR and newer: take a newer one, such as Debian 11, Ubuntu 20.04 or RHEL 9, or a container of it"
   case $PWD in
     *:*) fail "the path of this folder has a colon, which PATH and PYTHONPATH cannot hold: rename $PWD" ;;
     *[\$\{\}]*) fail "the path of this folder has one of \$ { }, which setuptools takes for a variable: rename $PWD" ;;
@@ -81,6 +78,10 @@ make_environment() { # an empty $VENV, where one with everything finds room
 }
 
 install() { # fill $VENV
+  local libc
+  libc=$(getconf GNU_LIBC_VERSION)
+  [[ ! $libc =~ ^glibc\ 2\.([0-9]+) ]] || [ "${BASH_REMATCH[1]}" -ge "$GLIBC_MINOR" ] ||
+    fail "this Linux has $libc, and the wheels of torch, vLLM and what they need are built for 2.$GLIBC_MINOR and newer: take a newer one, such as Debian 11, Ubuntu 20.04 or RHEL 9, or a container of it"
   command -v c++ >/dev/null || command -v g++ >/dev/null ||
     fail "no C++ compiler found (vLLM compiles its CPU sampler with one, and flash-attn is built with one): install g++, for example with 'apt-get install g++', and run this again"
   "$python" -c 'import os, sysconfig; raise SystemExit(not os.path.exists(sysconfig.get_path("include") + "/Python.h"))' ||
