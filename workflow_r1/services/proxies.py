@@ -8,17 +8,25 @@ import ipaddress
 import os
 import re
 import socket
-from collections.abc import Iterable, Mapping, MutableMapping
+from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import psutil
 
 from workflow_r1.errors import UserError
 
-_ALWAYS_LOCAL = ("localhost", "127.0.0.1", "127.0.0.0/8", "::1", "0.0.0.0")
+_ALWAYS_LOCAL = (
+    *("localhost", "127.0.0.1", "127.0.0.0/8", "::1", "0.0.0.0"),
+    *("localhost.localdomain", "localhost4", "localhost6", "ip6-localhost", "ip6-loopback"),
+)
+_HOSTS_FILE, _RESOLVER_FILE = Path("/etc/hosts"), Path("/etc/resolv.conf")
+_MOST_NAMES = 64  # of the hosts file: one that blocks advertisements has thousands, and an environment has a limit
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+_NO_PROXIES = ("none", "off", "no", "false", "direct", "null", "disabled", "disable")
 _HOST_AND_PORT = re.compile(r"\.?[a-z0-9][a-z0-9._-]*(:[0-9]{1,5})?")
 
 
@@ -46,8 +54,8 @@ def proxy_for(url: str, environ: Mapping[str, str] = os.environ) -> Proxy | None
         ProxyError: the environment names one that cannot be used.
     """
     target = urlsplit(url)
-    host = target.hostname or ""
-    if _is_local(host) or _is_exempt(host, target.port, environ):
+    host = _plain(target.hostname or "")
+    if _is_local(host) or _is_exempt(host, target.port or _DEFAULT_PORTS.get(target.scheme), environ):
         return None
     for name in (f"{target.scheme}_proxy", "all_proxy"):
         if variable := _variable(name, environ):
@@ -88,11 +96,13 @@ def _proxy_url(value: str, variable: str, scheme: str, host: str) -> str:
     url = value if "://" in value else f"http://{value}"
     try:
         parts = urlsplit(url)
-        usable = parts.scheme in ("http", "https") and parts.hostname and (parts.port is None or parts.port > 0)
+        usable = parts.scheme in ("http", "https") and _is_host(parts.hostname or "") and parts.port != 0
     except ValueError:
         usable = False
     if usable and not re.search(r"\s", url):
         return url
+    if value.lower() in _NO_PROXIES:
+        raise ProxyError(f"{variable} is {value!r}, which clients take for a proxy's host: unset it to use no proxy.")
     if url.lower().startswith("socks"):
         raise ProxyError(
             f"{variable} names a SOCKS proxy, which is not supported: set {scheme.upper()}_PROXY to an HTTP proxy, or "
@@ -101,11 +111,26 @@ def _proxy_url(value: str, variable: str, scheme: str, host: str) -> str:
     raise ProxyError(f"{variable} is not the URL of a proxy, such as http://proxy.example:3128: correct or unset it.")
 
 
+def _is_host(host: str) -> bool:
+    """Whether a proxy may be called so: no placeholder, no word for none, and no scheme that lacks its colon."""
+    return bool(re.fullmatch(r"[\w.-]+|[0-9a-f:.%]+", host)) and host not in (*_NO_PROXIES, "http", "https")
+
+
+def _plain(host: str) -> str:
+    """A host as it is looked up: `127.1`, `::ffff:127.0.0.1` and `0x7f000001` are 127.0.0.1, and `A.b.` is `a.b`."""
+    host = host.lower().rstrip(".").partition("%")[0]
+    with suppress(ValueError):
+        address = ipaddress.ip_address(host)
+        return str(getattr(address, "ipv4_mapped", None) or address)
+    with suppress(OSError, UnicodeError):
+        return socket.inet_ntoa(socket.inet_aton(host))
+    return host
+
+
 def _is_local(host: str) -> bool:
     with suppress(ValueError):
         address = ipaddress.ip_address(host)
         return address.is_loopback or address.is_unspecified or host in _own_hosts()
-    host = host.lower().rstrip(".")
     return host.endswith(".localhost") or host in _own_hosts()
 
 
@@ -125,14 +150,39 @@ def _in_network(host: str, entry: str) -> bool:
 
 @cache
 def _own_hosts() -> tuple[str, ...]:
-    """What this machine is called, by itself and by the addresses of its network interfaces."""
+    """What this machine is called: by itself, in its hosts file and domain, and by its interfaces' addresses.
+
+    Nothing is looked up in the network, which may not answer.
+    """
     addresses = [
         address.address.partition("%")[0]
         for addresses in psutil.net_if_addrs().values()
         for address in addresses
         if address.family in (socket.AF_INET, socket.AF_INET6)
     ]
-    return tuple(dict.fromkeys([*_ALWAYS_LOCAL, socket.gethostname().lower(), *addresses]))
+    name = _plain(socket.gethostname())
+    names = [name, name.partition(".")[0], *(f"{name}.{domain}" for domain in _domains() if "." not in name)]
+    return tuple(dict.fromkeys([*_ALWAYS_LOCAL, *names, *addresses, *_names_of(addresses)]))
+
+
+def _domains() -> list[str]:
+    """The domain that the resolver completes names by, if it has one."""
+    named = re.findall(r"^\s*(?:search|domain)\s+(\S+)", _text(_RESOLVER_FILE), re.MULTILINE)
+    return [_plain(domain) for domain in named[-1:]]
+
+
+def _names_of(addresses: Sequence[str]) -> list[str]:
+    """What the hosts file calls this machine."""
+    lines = (line.partition("#")[0].split() for line in _text(_HOSTS_FILE).splitlines())
+    own = [names for address, *names in filter(None, lines) if address in addresses or address.startswith("127.")]
+    return [_plain(name) for names in own for name in names][:_MOST_NAMES]
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
 
 
 def _exemptions(environ: Mapping[str, str]) -> Iterable[str]:
@@ -145,14 +195,19 @@ def _exemptions(environ: Mapping[str, str]) -> Iterable[str]:
 
 
 def _mended(entry: str) -> str:
-    """An entry without scheme, user, path, brackets or wildcard: `http://[::1]:80/` is `::1`, `*.a.b` is `.a.b`."""
+    """An entry without scheme, user, path, brackets, wildcard or last dot.
+
+    `http://[::1]:80/` is `::1`, `*.a.b` and `*a.b` are `.a.b`, `a.b.:443` is `a.b:443`.
+    """
     entry = entry.lower().rpartition("://")[2].rpartition("@")[2]
     with suppress(ValueError):
         return str(ipaddress.ip_network(entry, strict=False)) if "/" in entry else str(ipaddress.ip_address(entry))
     entry = entry.partition("/")[0]
     if bracketed := re.match(r"\[([0-9a-f:.]+)\]", entry):
         return bracketed[1]
-    return entry[1:] if entry.startswith("*.") else entry
+    host, colon, port = entry.partition(":")
+    host = host.rstrip(".") if host == "*" or not host.startswith("*") else f".{host.lstrip('*.').rstrip('.')}"
+    return f"{host}{colon}{port}".rstrip(".")
 
 
 def _is_plain(entry: str) -> bool:
