@@ -80,6 +80,14 @@ def test_a_path_on_the_command_line_needs_no_second_quotes(path):
     assert OverridesParser.create().parse_override(override).value() == path
 
 
+@pytest.mark.parametrize(
+    "template", ["{% for m in messages %}{{ m.content }}{% endfor %}", "{{ 'a' }}\n\\n", "{# b #}c"]
+)
+def test_a_chat_template_on_the_command_line_needs_no_second_quotes_either(template):
+    (override,) = with_quoted_paths([f"actor_rollout_ref.model.custom_chat_template={template}"])
+    assert OverridesParser.create().parse_override(override).value() == template
+
+
 def test_paths_in_a_list_need_no_second_quotes_either():
     (override,) = with_quoted_paths(["data.train_files=[/d/a (1)/x, 数/x]"])
     assert OverridesParser.create().parse_override(override).value() == ["/d/a (1)/x", "数/x"]
@@ -121,6 +129,13 @@ def test_a_chat_template_that_verl_would_take_for_a_reference_is_refused_as_one(
         quoted(template)
     jinja = jinja2.Environment()
     assert jinja.from_string("{{ '$' }}{y}{{ '$' ~ '{' }}").render() == "${y}${"
+
+
+def test_a_setting_that_others_refer_to_is_the_one_that_is_named():
+    with pytest.raises(
+        LaunchError, match=r"^trainer\.project_name holds a reference .* \(Interpolation key 'y' not found\)"
+    ):
+        compose_recipe(EMBEDDED, ["trainer.project_name=${y}"])
 
 
 @pytest.mark.parametrize("reference", ["${y}", "/a/${y}", "${oc.env:NO_SUCH_VARIABLE}", "${nope:1}", "{{ x }} ${y.z}"])

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.agent_loop import FakeServer
+from omegaconf import OmegaConf
+from support.agent_loop import BareAgentLoop, FakeServer
 from support.qwen_like_tokenizer import qwen_like_tokenizer
 from support.sessions import QUESTION, assert_holds_what_was_sampled, new_session, play, response_ids
 from transformers import PreTrainedTokenizerBase
@@ -32,6 +33,13 @@ async def test_ids_mask_and_logprobs_are_the_sampled_ones_token_by_token():
         assert response_ids(session)[start:end] == TOKENIZER.encode(text)
         assert session.response_mask[start:end] == [1] * (end - start)
         assert turn.text == text
+
+
+async def test_what_the_template_is_told_may_be_nested_as_hydra_hands_it_over():
+    loop = BareAgentLoop(TOKENIZER, FakeServer(TOKENIZER, [ANSWER]), 200)
+    loop.apply_chat_template_kwargs = OmegaConf.create({"documents": [{"title": "a"}], "enable_thinking": False})
+    session = VerlSession(loop, QUESTION, {}, 0)
+    assert (await session.take_turn(1)).text == ANSWER
 
 
 async def test_the_context_is_what_the_chat_template_renders():

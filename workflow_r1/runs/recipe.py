@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 
 from workflow_r1.data.training import load_training_file
-from workflow_r1.errors import UserError, reason_of
+from workflow_r1.errors import UserError
 
 CONFIG_DIR = Path(__file__).resolve().parents[2] / "verl" / "trainer" / "config"
 REFERENCE, EMBEDDED, SMOLLM2 = "workflow_r1", "workflow_r1_embedded", "workflow_r1_smollm2"
@@ -61,7 +61,8 @@ def _readable(value: str) -> str:
         return value
     if value.startswith("[") and value.endswith("]") and not re.search(r"[\[\]{}'\"]", value[1:-1]):
         return f"[{','.join(quoted(element.strip()) for element in value[1:-1].split(','))}]"
-    return value if value[0] in "[{'\"" else quoted(value)
+    is_template = value.startswith(("{{", "{%", "{#"))
+    return value if value[0] in "[{'\"" and not is_template else quoted(value)
 
 
 def _is_read(value: str) -> bool:
@@ -99,9 +100,10 @@ def compose_recipe(name: str, overrides: Sequence[str]) -> DictConfig:
             config = compose(name, overrides=[f"hydra.searchpath=[{search_path}]", *overrides])
         OmegaConf.to_container(config, resolve=True)  # as verl will
     except InterpolationResolutionError as error:
+        setting = next((override.partition("=")[0] for override in overrides if "${" in override), error.full_key)
         raise LaunchError(
-            f"{error.full_key} holds a reference that leads nowhere ({reason_of(error)}): '${{' begins one in verl's "
-            "configuration, which a chat template writes as {{ '$' }}{."
+            f"{setting} holds a reference that leads nowhere ({str(error).partition(chr(10))[0]}): '${{' begins one in "
+            "verl's configuration, which a chat template writes as {{ '$' }}{."
         ) from None
     except (HydraException, OmegaConfBaseException) as error:
         raise LaunchError(_explain(str(error), overrides)) from None
