@@ -143,42 +143,117 @@ def gsspo_loss(
     Raises:
         ValueError: shapes differ, c is not above 1, or an unknown weighting.
     """
-    weights = [] if rollout_is_weights is None else [rollout_is_weights]
-    shapes = {tuple(x.shape) for x in (log_prob, old_log_prob, advantages, response_mask, *weights)}
-    if len(shapes) > 1 or log_prob.dim() != 2:
-        raise ValueError(
-            f"Log-probs, advantages, mask and rollout weights need one common shape (B, T); got {sorted(shapes)}."
-        )
     if not clip_dual > 1:
         raise ValueError(f"The dual clip bounds ratios from above and needs to be more than 1; got {clip_dual:g}.")
-
-    runs = find_subsequences(response_mask)
-    dtype = torch.promote_types(log_prob.dtype, torch.float32)
-    new, old, advantage = (runs.tokens(x).to(dtype) for x in (log_prob, old_log_prob, advantages))
-
-    token_log_ratio = new.detach() - old
-    log_ratio = runs.mean(token_log_ratio)
-    token_ratio = (new - new.detach() + runs.spread(log_ratio)).clamp(max=MAX_LOG_RATIO).exp()
+    batch = _Batch.of(log_prob, old_log_prob, advantages, response_mask, rollout_is_weights)
     # The minimum bounds s from above where Â is positive and from below where it is negative; there c does from above.
     bounded = torch.where(
-        advantage > 0,
-        token_ratio.clamp(max=1 + clip_high),
-        token_ratio.clamp(min=1 - clip_low, max=clip_dual),
+        batch.advantage > 0,
+        batch.token_ratio.clamp(max=1 + clip_high),
+        batch.token_ratio.clamp(min=1 - clip_low, max=clip_dual),
     )
-    token_weight = runs.spread(runs.token_weights(weighting, dtype))
-    if rollout_is_weights is not None:
-        token_weight = token_weight * runs.tokens(rollout_is_weights)
-    if num_responses is None:
-        num_responses = max(runs.num_responses, 1)
-
-    ratio = log_ratio.clamp(max=MAX_LOG_RATIO).exp()
-    first = advantage[runs.lengths.cumsum(0) - runs.lengths]
+    ratio, first = batch.ratio, batch.first_advantage
     return GSsPOLoss(
-        loss=-(token_weight * advantage * bounded).sum() / num_responses,
-        subsequences=runs,
+        loss=batch.loss(bounded, weighting, num_responses),
+        subsequences=batch.runs,
         ratio=ratio,
         clipped_low=(ratio < 1 - clip_low) & (first < 0),
         clipped_high=(ratio > 1 + clip_high) & (first > 0),
         clipped_dual=(ratio > clip_dual) & (first < 0),
-        approx_kl=-token_log_ratio.sum() / max(len(token_log_ratio), 1),
+        approx_kl=batch.approx_kl,
     )
+
+
+def soft_gsspo_loss(
+    log_prob: torch.Tensor,
+    old_log_prob: torch.Tensor,
+    advantages: torch.Tensor,
+    response_mask: torch.Tensor,
+    *,
+    tau_positive: float,
+    tau_negative: float,
+    weighting: str = "uniform",
+    rollout_is_weights: torch.Tensor | None = None,
+    num_responses: float | None = None,
+) -> GSsPOLoss:
+    """GSsPO with SAPO's soft gate (arXiv 2511.20347) in place of the clip: nothing is cut off, all of it fades.
+
+    The objective of a turn is f(s_k) · Â with f(s) = 4/τ · sigmoid(τ · (s − 1)). At s = 1 its gradient is that of
+    s · Â; the further s is from 1 the less is left of it, and the larger τ the sooner. As τ goes to 0 the gradient
+    becomes that of the unclipped objective.
+
+    Args:
+        tau_positive, tau_negative: τ where Â is positive, and elsewhere; above 0.
+
+    The other arguments, and what is raised, are those of `gsspo_loss`. Nothing is clipped, so that is what is returned.
+    """
+    if not (tau_positive > 0 and tau_negative > 0):
+        raise ValueError(f"The soft gate needs temperatures above 0; got {tau_positive:g} and {tau_negative:g}.")
+    batch = _Batch.of(log_prob, old_log_prob, advantages, response_mask, rollout_is_weights)
+    tau = torch.full_like(batch.advantage, tau_negative).masked_fill(batch.advantage > 0, tau_positive)
+    gated = 4 / tau * torch.sigmoid(tau * (batch.token_ratio - 1))
+    nothing = torch.zeros_like(batch.ratio, dtype=torch.bool)
+    return GSsPOLoss(
+        loss=batch.loss(gated, weighting, num_responses),
+        subsequences=batch.runs,
+        ratio=batch.ratio,
+        clipped_low=nothing,
+        clipped_high=nothing,
+        clipped_dual=nothing,
+        approx_kl=batch.approx_kl,
+    )
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """What both losses start from; see `gsspo_loss` for the arguments."""
+
+    runs: Subsequences
+    token_ratio: torch.Tensor  # (N,) s_{k,t}, which carries the gradient
+    ratio: torch.Tensor  # (S,) s_k
+    advantage: torch.Tensor  # (N,)
+    weights: torch.Tensor | None  # (N,) of the rollout correction
+    approx_kl: torch.Tensor  # scalar
+
+    @classmethod
+    def of(
+        cls,
+        log_prob: torch.Tensor,
+        old_log_prob: torch.Tensor,
+        advantages: torch.Tensor,
+        response_mask: torch.Tensor,
+        rollout_is_weights: torch.Tensor | None,
+    ) -> "_Batch":
+        weights = [] if rollout_is_weights is None else [rollout_is_weights]
+        shapes = {tuple(x.shape) for x in (log_prob, old_log_prob, advantages, response_mask, *weights)}
+        if len(shapes) > 1 or log_prob.dim() != 2:
+            raise ValueError(
+                f"Log-probs, advantages, mask and rollout weights need one common shape (B, T); got {sorted(shapes)}."
+            )
+        runs = find_subsequences(response_mask)
+        dtype = torch.promote_types(log_prob.dtype, torch.float32)
+        new, old, advantage = (runs.tokens(x).to(dtype) for x in (log_prob, old_log_prob, advantages))
+        token_log_ratio = new.detach() - old
+        log_ratio = runs.mean(token_log_ratio)
+        return cls(
+            runs=runs,
+            token_ratio=(new - new.detach() + runs.spread(log_ratio)).clamp(max=MAX_LOG_RATIO).exp(),
+            ratio=log_ratio.clamp(max=MAX_LOG_RATIO).exp(),
+            advantage=advantage,
+            weights=None if rollout_is_weights is None else runs.tokens(rollout_is_weights),
+            approx_kl=-token_log_ratio.sum() / max(len(token_log_ratio), 1),
+        )
+
+    @property
+    def first_advantage(self) -> torch.Tensor:
+        """(S,): of the first token of each sub-sequence."""
+        return self.advantage[self.runs.lengths.cumsum(0) - self.runs.lengths]
+
+    def loss(self, bounded_ratio: torch.Tensor, weighting: str, num_responses: float | None) -> torch.Tensor:
+        """The objective of (N,) bounded ratios, negated: the mean over responses of the mean over their turns."""
+        token_weight = self.runs.spread(self.runs.token_weights(weighting, self.advantage.dtype))
+        if self.weights is not None:
+            token_weight = token_weight * self.weights
+        if num_responses is None:
+            num_responses = max(self.runs.num_responses, 1)
+        return -(token_weight * self.advantage * bounded_ratio).sum() / num_responses

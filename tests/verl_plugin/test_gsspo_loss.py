@@ -99,3 +99,13 @@ def test_verl_reduces_every_metric_as_its_name_says():
         assert reduced[name] == pytest.approx(max(values) if name == "actor/ratio_max" else np.mean(values))
         assert isinstance(values[0], float)
         Metric(value=values[0], aggregation="mean")
+
+
+def test_one_token_a_turn_with_the_soft_gate_equals_verls_sapo_in_value_and_gradient():
+    mask = torch.tensor([[1, 0] * 6, [0, 1] * 6, [1, 0] * 3 + [0] * 6])
+    batch = random_batch(mask, seed=3, spread=0.5)
+    for weights in (None, torch.rand(mask.shape, dtype=torch.float64)):
+        config = actor_config(tau_pos=1.0, tau_neg=1.4)
+        soft, sapo = (run_loss(name, batch, config, rollout_is_weights=weights) for name in ("gsspo_soft", "sapo"))
+        torch.testing.assert_close(soft[0], sapo[0], rtol=1e-7, atol=1e-9)
+        torch.testing.assert_close(soft[1], sapo[1], rtol=1e-7, atol=1e-9)

@@ -12,6 +12,7 @@ def missing_registrations() -> list[str]:
     """What should be in verl's registries and is not."""
     expected = {
         "policy loss gsspo": "gsspo" in POLICY_LOSS_REGISTRY,
+        "policy loss gsspo_soft": "gsspo_soft" in POLICY_LOSS_REGISTRY,
         "advantage estimator gsspo": "gsspo" in ADV_ESTIMATOR_REGISTRY,
         "trainer workflow_r1": "workflow_r1" in TRAINER_REGISTRY,
         "agent loop workflow_r1_agent_loop": "workflow_r1_agent_loop" in _agent_loop_registry,

@@ -1,9 +1,9 @@
-"""GSsPO in verl's registries: the policy loss `gsspo` and the advantage estimator `gsspo`.
+"""GSsPO in verl's registries: the policy losses `gsspo` and `gsspo_soft` and the advantage estimator `gsspo`.
 
-    actor_rollout_ref.actor.policy_loss.loss_mode=gsspo
+    actor_rollout_ref.actor.policy_loss.loss_mode=gsspo           # or gsspo_soft, with a soft gate in place of the clip
     algorithm.adv_estimator=gsspo
 
-Importing this module registers both. What they compute is in `workflow_r1.gsspo`.
+Importing this module registers them. What they compute is in `workflow_r1.gsspo` and `workflow_r1.advantage`.
 """
 
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from verl.trainer.ppo.core_algos import register_adv_est, register_policy_loss
 from verl.workers.config import ActorConfig, PolicyLossConfig
 
 from workflow_r1.advantage import group_relative_advantages
-from workflow_r1.gsspo import GSsPOLoss, check_weighting, gsspo_loss
+from workflow_r1.gsspo import GSsPOLoss, check_weighting, gsspo_loss, soft_gsspo_loss
 
 
 @dataclass
@@ -61,8 +61,7 @@ def compute_policy_loss_gsspo(
         The loss, scaled so that its gradients, summed over micro-batches and averaged over data-parallel ranks, are
         those of the mean over the global mini-batch; and the metrics.
     """
-    if config is None:
-        raise ValueError("The gsspo policy loss needs the actor's configuration: pass config=.")
+    config = _needed(config)
     output = gsspo_loss(
         log_prob,
         old_log_prob,
@@ -71,11 +70,48 @@ def compute_policy_loss_gsspo(
         clip_low=config.clip_ratio if config.clip_ratio_low is None else config.clip_ratio_low,
         clip_high=config.clip_ratio if config.clip_ratio_high is None else config.clip_ratio_high,
         clip_dual=config.clip_ratio_c,
-        weighting=config.policy_loss.get("subsequence_weighting", "uniform"),
         rollout_is_weights=rollout_is_weights,
-        num_responses=_responses_per_rank(config.global_batch_info),
+        **_options(config),
     )
     return output.loss, _metrics(output)
+
+
+@register_policy_loss("gsspo_soft")
+def compute_policy_loss_gsspo_soft(
+    old_log_prob: torch.Tensor,
+    log_prob: torch.Tensor,
+    advantages: torch.Tensor,
+    response_mask: torch.Tensor,
+    loss_agg_mode: str = "token-mean",
+    config: DictConfig | ActorConfig | None = None,
+    rollout_is_weights: torch.Tensor | None = None,
+) -> tuple[torch.Tensor, dict[str, float]]:
+    """GSsPO with SAPO's soft gate, whose temperatures are verl's `tau_pos` and `tau_neg`; else as the gsspo loss."""
+    config = _needed(config)
+    output = soft_gsspo_loss(
+        log_prob,
+        old_log_prob,
+        advantages,
+        response_mask,
+        tau_positive=config.tau_pos,
+        tau_negative=config.tau_neg,
+        rollout_is_weights=rollout_is_weights,
+        **_options(config),
+    )
+    return output.loss, _metrics(output)
+
+
+def _needed(config: DictConfig | ActorConfig | None) -> Any:
+    if config is None:
+        raise ValueError("The gsspo policy loss needs the actor's configuration: pass config=.")
+    return config
+
+
+def _options(config: Any) -> dict[str, Any]:
+    return {
+        "weighting": config.policy_loss.get("subsequence_weighting", "uniform"),
+        "num_responses": _responses_per_rank(config.global_batch_info),
+    }
 
 
 def _responses_per_rank(global_batch_info: dict[str, Any]) -> float | None:

@@ -33,6 +33,9 @@ def _ours(config: DictConfig) -> bool:
     return config.actor_rollout_ref.rollout.agent.default_agent_loop == AGENT_LOOP
 
 
+GSSPO_LOSSES = ("gsspo", "gsspo_soft")
+
+
 def _our_reward(config: DictConfig) -> bool:
     return config.reward.reward_manager.name == REWARD_MANAGER
 
@@ -42,7 +45,7 @@ def _our_advantage(config: DictConfig) -> bool:
 
 
 def _our_loss(config: DictConfig) -> bool:
-    return config.actor_rollout_ref.actor.policy_loss.loss_mode == "gsspo"
+    return config.actor_rollout_ref.actor.policy_loss.loss_mode in GSSPO_LOSSES
 
 
 def _keeps_turns_whole(rejection: Any, _: DictConfig) -> bool:

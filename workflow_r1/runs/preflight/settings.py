@@ -2,6 +2,7 @@
 
 from omegaconf import DictConfig, OmegaConf
 
+from workflow_r1.runs.preflight.rollouts import GSSPO_LOSSES
 from workflow_r1.runs.recipe import LaunchError
 from workflow_r1.services.settings import MAIN, SEARCH, key_variable
 
@@ -24,7 +25,7 @@ def check_keys(config: DictConfig) -> None:
 def check_loss(config: DictConfig) -> None:
     """The configured policy loss is the one that will run."""
     loss_mode = config.actor_rollout_ref.actor.policy_loss.loss_mode
-    if loss_mode == "gsspo" and OmegaConf.select(config, "algorithm.rollout_correction.bypass_mode"):
+    if loss_mode in GSSPO_LOSSES and OmegaConf.select(config, "algorithm.rollout_correction.bypass_mode"):
         raise LaunchError(
             "algorithm.rollout_correction.bypass_mode=True makes verl replace the gsspo loss by its bypass loss: "
             "leave it False."

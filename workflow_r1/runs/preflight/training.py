@@ -8,6 +8,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from workflow_r1.runs.preflight.model import check_model
+from workflow_r1.runs.preflight.rollouts import GSSPO_LOSSES
 from workflow_r1.runs.recipe import LaunchError
 
 _ACTOR, _MODEL = "actor_rollout_ref.actor", "actor_rollout_ref.model"
@@ -94,7 +95,7 @@ def _check_loss_settings(config: DictConfig) -> None:
             f"clip_ratio_high={actor.clip_ratio_high} of the same section: set those."
         )
     follows = actor.use_kl_loss or actor.entropy_coeff
-    if actor.policy_loss.loss_mode == "gsspo" and actor.loss_agg_mode != "token-mean" and not follows:
+    if actor.policy_loss.loss_mode in GSSPO_LOSSES and actor.loss_agg_mode != "token-mean" and not follows:
         raise LaunchError(
             f"{_ACTOR}.loss_agg_mode={actor.loss_agg_mode} does nothing: gsspo weighs turns by "
             f"{_ACTOR}.policy_loss.subsequence_weighting, and there is no KL or entropy term that would follow it."
