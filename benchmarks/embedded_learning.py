@@ -21,7 +21,7 @@ import matplotlib
 import typer
 
 from workflow_r1.runs.progress import validation_scores
-from workflow_r1.runs.report import read_metrics, summarise, validation_steps
+from workflow_r1.runs.report import read_metrics, mean_scores, validation_steps
 from workflow_r1.trajectory import read_jsonl
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -43,7 +43,7 @@ def measure(seed: int, folder: Path) -> dict:
     metrics = read_metrics(folder)
     steps = validation_steps(folder / "trajectories")
     files = [folder / "trajectories" / "val" / f"{step}.jsonl" for step in (steps[0], steps[-1])]
-    before, after = (summarise(read_jsonl(file)) for file in files)
+    before, after = (mean_scores(read_jsonl(file)) for file in files)
     key = "training/rollout_probs_diff_mean"
     differences = [data[key] for data in metrics.values() if key in data]
     return {

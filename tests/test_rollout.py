@@ -122,8 +122,13 @@ async def test_the_policy_may_still_answer_after_its_last_call():
 
 async def test_a_call_beyond_the_budget_is_not_made():
     trajectory = await run(ScriptedSession([call("one"), call("two"), ANSWER]), max_calls=1)
-    assert trajectory.ended_by is EndedBy.TURN_LIMIT
+    assert trajectory.ended_by is EndedBy.CALL_LIMIT
     assert [c.input for c in trajectory.calls] == ["one"]
+
+
+async def test_calls_that_are_used_up_are_the_reason_also_in_the_last_turn():
+    trajectory = await run(ScriptedSession([call("one"), call("two")]), max_calls=1, max_turns=2)
+    assert trajectory.ended_by is EndedBy.CALL_LIMIT
 
 
 async def test_an_observation_without_room_ends_the_trajectory():

@@ -1,4 +1,8 @@
-"""What the policy gets to read of an operator's output: nothing that means something, and not more than a bound."""
+"""How an operator's output becomes what the policy reads of it.
+
+Tags and special tokens in it are defused, so that an operator cannot write into the policy's turns, and what is too
+long is cut.
+"""
 
 import re
 from dataclasses import dataclass

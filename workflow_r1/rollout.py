@@ -110,7 +110,9 @@ async def rollout(
             ended_by = EndedBy.ANSWERED
         elif turn.error is not None:
             ended_by, observation = await _warn(turns, generated, operators, limits)
-        elif calls_left < len(parsed.calls) or is_last:  # nobody would read what they return
+        elif calls_left < len(parsed.calls):
+            ended_by = EndedBy.CALL_LIMIT
+        elif is_last:  # nobody would read what they return
             ended_by = EndedBy.TURN_LIMIT
         else:
             started = time.perf_counter()

@@ -10,9 +10,15 @@ from workflow_r1.records import Text, read_lines, total
 
 
 class EndedBy(str, Enum):
-    """Why a trajectory ended."""
+    """Why a trajectory ended.
+
+    `CALL_LIMIT`: it asked for more operator calls than were left. `TURN_LIMIT`: its last turn was no answer.
+    `LENGTH_LIMIT`: its tokens were used up. `MALFORMED`: one malformed turn too many. `OPERATOR_FAILURE`: the endpoint
+    could not serve a call, which is not the policy's doing.
+    """
 
     ANSWERED = "answered"
+    CALL_LIMIT = "call_limit"
     TURN_LIMIT = "turn_limit"
     LENGTH_LIMIT = "length_limit"
     MALFORMED = "malformed"
@@ -51,14 +57,21 @@ class CallRecord(_Record):
 
 
 class Turn(_Record):
-    """One Think-Action cycle: at most one of `calls`, `answer` and `error` is set.
+    """One turn of the policy: it thinks, and then calls operators or answers.
 
-    None is when it was the last turn, or asked for calls beyond the question's budget: they were not made.
+    A turn whose calls were made has `calls`, one that answers has `answer`, and one that broke the grammar has `error`.
+    A turn with none of the three asked for calls that were not made, since it was the last one or they were more than
+    were left; its trajectory ended there.
 
     Attributes:
         text: what the policy generated, verbatim.
         tokens: `(start, end)` of this turn in the response tokens, the sub-sequence of GSsPO.
-        error: what broke the grammar.
+        think: its thought, without the tags.
+        calls: the operator calls, with what came of them.
+        answer: the answer, without the tags.
+        error: what broke the grammar, as the policy is told.
+        generate_seconds: wall-clock time that the policy took.
+        operator_seconds: wall-clock time until all calls were served.
     """
 
     text: Text

@@ -10,7 +10,7 @@ from support.scripted_endpoint import error
 from workflow_r1.evaluation import endpoint as endpoint_module
 from workflow_r1.evaluation.endpoint import PolicyEndpoint
 from workflow_r1.evaluation.errors import EvaluationError, PolicyEndpointError
-from workflow_r1.evaluation.session import EndpointSession, Sampling
+from workflow_r1.evaluation.session import EndpointSession, PolicySampling
 from workflow_r1.protocol import parse_turn
 from workflow_r1.rollout import GeneratedTurn
 from workflow_r1.world.server import RunningServer
@@ -31,7 +31,9 @@ async def take_turns(server: RunningServer, *replies: Sent, **sampling: Any) -> 
     try:
         await endpoint.connect()
         session = EndpointSession(
-            endpoint, [{"role": "user", "content": "who?"}], Sampling(**{"max_response_tokens": 2_000, **sampling})
+            endpoint,
+            [{"role": "user", "content": "who?"}],
+            PolicySampling(**{"max_response_tokens": 2_000, **sampling}),
         )
         turns = []
         for reply in replies:
@@ -192,7 +194,7 @@ async def test_a_reply_that_is_none_is_asked_for_again(kind: str, policy: Runnin
     bad = ERRORS[kind][0]
     replies = iter([bad, bad, READABLE["as OpenAI documents it"](TURN)])
     policy.endpoint.fail = lambda body: (lambda reply: Response(reply.body, reply.status, reply.headers))(next(replies))
-    session = EndpointSession(endpoint, [{"role": "user", "content": "who?"}], Sampling())
+    session = EndpointSession(endpoint, [{"role": "user", "content": "who?"}], PolicySampling())
     assert (await session.take_turn(1)).text == TURN + "</tool>"
     await endpoint.aclose()
 
@@ -233,7 +235,7 @@ async def test_a_template_without_a_system_role_gets_the_prompt_with_the_questio
     await endpoint.connect()
     assert (endpoint.observation_role, endpoint.has_system_role) == ("user", False)
     messages = [{"role": "system", "content": "Think."}, {"role": "user", "content": "where is Sestima set ?"}]
-    await EndpointSession(endpoint, messages, Sampling()).take_turn(1)
+    await EndpointSession(endpoint, messages, PolicySampling()).take_turn(1)
     assert policy.endpoint.requests[-1]["messages"][0] == {
         "role": "user",
         "content": "Think.\n\nwhere is Sestima set ?",

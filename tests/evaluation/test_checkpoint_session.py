@@ -17,7 +17,7 @@ from workflow_r1.evaluation.config import PolicySettings
 from workflow_r1.evaluation.endpoint import PolicyEndpoint
 from workflow_r1.evaluation.errors import EvaluationError, PolicyEndpointError
 from workflow_r1.evaluation.opening import open_policy
-from workflow_r1.evaluation.session import Sampling
+from workflow_r1.evaluation.session import PolicySampling
 from workflow_r1.policy.chat_format import read_chat_format
 from workflow_r1.world.server import RunningServer, running_server
 
@@ -69,7 +69,9 @@ async def test_tokens_turns_and_stops_are_those_of_training(kind: str, server: R
     trained = await play(training, [OBSERVATION])
 
     endpoint = await connected(server, [ids_of(tokenizer, sample) for sample in samples])
-    session = CheckpointSession(endpoint, read_chat_format(tokenizer), MESSAGES, Sampling(0.5, 0.9, 1_000, seed=7))
+    session = CheckpointSession(
+        endpoint, read_chat_format(tokenizer), MESSAGES, PolicySampling(0.5, 0.9, 1_000, seed=7)
+    )
     turns = await play(session, [OBSERVATION])  # type: ignore[arg-type]  # it plays any session
     await endpoint.aclose()
 
@@ -89,13 +91,13 @@ async def test_tokens_turns_and_stops_are_those_of_training(kind: str, server: R
 async def test_a_prompt_that_leaves_no_room_in_the_context_is_said_and_not_scored(server: RunningServer) -> None:
     endpoint, chat = await connected(server, []), read_chat_format(tokenizer_of(KINDS["ChatML"]))
     with pytest.raises(PolicyEndpointError, match="serve the model with a longer one, or shorten --prompt"):
-        CheckpointSession(endpoint, chat, [*MESSAGES, {"role": "user", "content": "日本 " * CONTEXT}], Sampling())
+        CheckpointSession(endpoint, chat, [*MESSAGES, {"role": "user", "content": "日本 " * CONTEXT}], PolicySampling())
     await endpoint.aclose()
 
 
 async def test_the_models_context_bounds_the_response(server: RunningServer) -> None:
     endpoint, chat = await connected(server, [[5]]), read_chat_format(tokenizer_of(KINDS["ChatML"]))
-    session = CheckpointSession(endpoint, chat, MESSAGES, Sampling(max_response_tokens=10 * CONTEXT))
+    session = CheckpointSession(endpoint, chat, MESSAGES, PolicySampling(max_response_tokens=10 * CONTEXT))
     await session.take_turn(1)
     [asked] = server.endpoint.requests  # type: ignore[attr-defined]
     assert asked["max_tokens"] == CONTEXT - len(session.prompt_ids)

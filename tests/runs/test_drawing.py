@@ -24,9 +24,9 @@ def test_the_calls_of_one_turn_stand_side_by_side_between_question_and_answer():
 
 
 def test_malformed_turns_and_missing_answers_are_in_the_graph():
-    drawn = trajectory(Turn(text="??", error="No tags."), Turn(text="over"), ended_by=EndedBy.TURN_LIMIT)
-    assert titles(drawn) == [["question"], ["malformed turn"], ["call beyond the budget"], ["no answer"]]
-    assert workflow_rows(drawn)[-1][0].text == "turn limit"
+    drawn = trajectory(Turn(text="??", error="No tags."), Turn(text="over"), ended_by=EndedBy.CALL_LIMIT)
+    assert titles(drawn) == [["question"], ["malformed turn"], ["call that was not made"], ["no answer"]]
+    assert workflow_rows(drawn)[-1][0].text == "call limit"
 
 
 def test_a_wrong_answer_shows_the_gold_one_in_another_colour():

@@ -15,7 +15,7 @@ from workflow_r1.runs.report import (
     print_report,
     print_trajectory,
     read_metrics,
-    summarise,
+    mean_scores,
 )
 from workflow_r1.runs.train import last_error
 from workflow_r1.services.ledger import RunLedger
@@ -183,14 +183,14 @@ def test_a_resumed_run_overrides_the_steps_that_it_repeats(run):
 
 
 def test_means_are_by_data_source_and_over_all(run):
-    scores = summarise([trajectory("single", 1.0, 1), trajectory("two_hop", 0.0, 3)])
+    scores = mean_scores([trajectory("single", 1.0, 1), trajectory("two_hop", 0.0, 3)])
     assert list(scores) == ["single", "two_hop", "all"]
     assert scores["all"] == {"acc": 0.5, "f1": 0.5, "calls": 2.0, "malformed": 0.0}
 
 
 def test_what_the_endpoint_did_not_serve_lowers_no_mean():
     lost = trajectory("single", 0.0, 0, ended_by=EndedBy.OPERATOR_FAILURE)
-    assert summarise([trajectory("single", 1.0, 1), lost])["single"]["acc"] == 1.0
+    assert mean_scores([trajectory("single", 1.0, 1), lost])["single"]["acc"] == 1.0
 
 
 def test_the_table_sets_the_last_validation_beside_the_first(run):

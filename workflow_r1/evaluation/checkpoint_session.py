@@ -5,7 +5,7 @@ from typing import Any
 
 from workflow_r1.evaluation.endpoint import Message, PolicyEndpoint
 from workflow_r1.evaluation.errors import PolicyEndpointError
-from workflow_r1.evaluation.session import Sampling
+from workflow_r1.evaluation.session import PolicySampling
 from workflow_r1.policy.chat_format import ChatFormat
 from workflow_r1.policy.token_session import Sample, TokenSession
 
@@ -21,7 +21,9 @@ class CheckpointSession(TokenSession):
         PolicyEndpointError: the prompt leaves no room in the model's context.
     """
 
-    def __init__(self, endpoint: PolicyEndpoint, chat: ChatFormat, messages: list[Message], sampling: Sampling) -> None:
+    def __init__(
+        self, endpoint: PolicyEndpoint, chat: ChatFormat, messages: list[Message], sampling: PolicySampling
+    ) -> None:
         super().__init__(chat, messages, sampling.max_response_tokens)
         if endpoint.context_length is not None:
             self._response_length = min(self._response_length, endpoint.context_length - len(self.prompt_ids))

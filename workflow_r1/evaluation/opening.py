@@ -10,7 +10,7 @@ from workflow_r1.evaluation.config import PolicySettings, RunSettings
 from workflow_r1.evaluation.endpoint import PolicyEndpoint
 from workflow_r1.evaluation.errors import EvaluationError
 from workflow_r1.evaluation.serving import MODEL_NAME, machine_environment, served_checkpoint
-from workflow_r1.evaluation.session import Sampling
+from workflow_r1.evaluation.session import PolicySampling
 from workflow_r1.evaluation.systems import Baseline, Policy, Prompt, System
 from workflow_r1.policy.chat_format import ChatFormat, ChatFormatError, read_chat_format, usable_template
 from workflow_r1.policy.prompt import policy_messages
@@ -54,7 +54,7 @@ async def open_policy(settings: PolicySettings, folder: Path, report: Report) ->
                     endpoint,
                     operators,
                     prompt,
-                    Sampling(settings.temperature, settings.top_p, settings.max_response_tokens),
+                    PolicySampling(settings.temperature, settings.top_p, settings.max_response_tokens),
                     settings.limits,
                     chat,
                 )

@@ -1,4 +1,7 @@
-"""One result a line: appended as it comes, so that an evaluation that was killed goes on where it was."""
+"""The results of an evaluation on disk, one JSON object a line.
+
+Each is written as soon as it is there, so that an evaluation that was killed goes on with the questions it lacks.
+"""
 
 import json
 from collections.abc import Mapping
@@ -16,7 +19,7 @@ Key = tuple[str, str, int]
 
 
 class Record(BaseModel):
-    """What came of asking one sample of one question.
+    """One answer to one question: how it came about, what it took, or why there is none.
 
     Attributes:
         benchmark: the dataset that the question belongs to.
@@ -114,7 +117,7 @@ class ResultStore:
         self.records[record.key] = record
 
     def close(self) -> None:
-        """Give the folder free for another process."""
+        """Close the file and let another process write to the folder."""
         self._file.close()
         self._lock.close()
 

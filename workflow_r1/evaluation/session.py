@@ -19,7 +19,7 @@ _STOP = re.compile("|".join(map(re.escape, STOP_STRINGS)))
 
 
 @dataclass(frozen=True)
-class Sampling:
+class PolicySampling:
     """How the policy's turns are sampled.
 
     Attributes:
@@ -43,7 +43,7 @@ class EndpointSession:
         completion_tokens: likewise.
     """
 
-    def __init__(self, endpoint: PolicyEndpoint, messages: list[Message], sampling: Sampling) -> None:
+    def __init__(self, endpoint: PolicyEndpoint, messages: list[Message], sampling: PolicySampling) -> None:
         self._endpoint = endpoint
         self._messages = list(messages) if endpoint.has_system_role else system_into_question(messages)
         self._sampling = sampling

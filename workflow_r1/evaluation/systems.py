@@ -7,7 +7,7 @@ from typing import Protocol
 from workflow_r1.evaluation.baselines import run_baseline
 from workflow_r1.evaluation.checkpoint_session import CheckpointSession
 from workflow_r1.evaluation.endpoint import Message, PolicyEndpoint
-from workflow_r1.evaluation.session import EndpointSession, Sampling
+from workflow_r1.evaluation.session import EndpointSession, PolicySampling
 from workflow_r1.operators import OperatorPool
 from workflow_r1.policy.chat_format import ChatFormat
 from workflow_r1.records import total
@@ -71,7 +71,7 @@ class Policy:
     endpoint: PolicyEndpoint
     operators: OperatorPool
     prompt: Prompt
-    sampling: Sampling
+    sampling: PolicySampling
     limits: RolloutLimits
     chat: ChatFormat | None = None
 

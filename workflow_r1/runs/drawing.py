@@ -43,7 +43,7 @@ def _turn(turn: Turn) -> list[Node]:
     if turn.error is not None:
         return [Node("malformed turn", turn.text, _WRONG, turn.error)]
     return [Node(call.operator, call.input, _WRONG if call.failed else _CALL, call.output) for call in turn.calls] or [
-        Node("call beyond the budget", turn.text, _WRONG)
+        Node("call that was not made", turn.text, _WRONG)
     ]
 
 

@@ -47,7 +47,7 @@ def read_metrics(folder: Path) -> dict[int, dict[str, float]]:
     return dict(sorted(merged.items()))
 
 
-def summarise(trajectories: Iterable[Trajectory]) -> dict[str, dict[str, float]]:
+def mean_scores(trajectories: Iterable[Trajectory]) -> dict[str, dict[str, float]]:
     """Means of the reward's parts by data source, and over `all`; of what the operators' endpoint served.
 
     What a reward of the user's own does not tell is left out.
@@ -76,7 +76,7 @@ def before_and_after(trajectory_dir: Path) -> Table | None:
     steps = validation_steps(trajectory_dir)
     if len(steps) < 2:
         return None
-    first, last = (summarise(read_jsonl(trajectory_dir / "val" / f"{step}.jsonl")) for step in (steps[0], steps[-1]))
+    first, last = (mean_scores(read_jsonl(trajectory_dir / "val" / f"{step}.jsonl")) for step in (steps[0], steps[-1]))
     table = Table(title=f"Validation at step {steps[0]} → step {steps[-1]}", title_justify="left")
     table.add_column("questions", no_wrap=True)
     for name, _ in _COLUMNS:
