@@ -93,7 +93,8 @@ def test_what_the_tokenizer_loses_is_said(tmp_path: Path):
     tokenizer.backend_tokenizer.normalizer = normalizers.Replace("東京", "")
     tokenizer.save_pretrained(tmp_path)
     template, note = check_chat_template(config(tmp_path))
-    assert (template, note.partition(" (")[0]) == (None, "The policy's tokenizer loses Japanese")
+    assert template is None
+    assert note.startswith("The policy's tokenizer does not give back Japanese as written (")
 
 
 def test_a_folder_without_a_tokenizer_says_so_in_one_sentence(tmp_path: Path):

@@ -1,5 +1,6 @@
 """A policy's tokenizer: loaded, and asked whether it gives back the text that it is given."""
 
+import unicodedata
 from typing import Any
 
 from workflow_r1.errors import UserError, reason_of
@@ -85,15 +86,19 @@ def lost_text_note(tokenizer: Any) -> str | None:
     if not lost:
         return None
     return (
-        f"The policy's tokenizer loses {', '.join(lost)} ({next(iter(lost.values()))}): the policy can neither read "
-        "nor write them."
+        f"The policy's tokenizer does not give back {', '.join(lost)} as written ({next(iter(lost.values()))}): that "
+        "is how the policy reads and writes them."
     )
 
 
 def _lost(tokenizer: Any, text: str) -> str:
-    """What becomes of a text's first place that is not given back as it was; white space at its ends does not count."""
+    """What becomes of a text's first place that is not given back as it was.
+
+    White space at its ends does not count, nor whether an accent is a character of its own.
+    """
     ids = tokenizer.encode(text, add_special_tokens=False)
-    decoded = tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False).strip()
+    decoded = tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+    decoded = unicodedata.normalize("NFC", decoded.strip())
     if decoded == text:
         return ""
     pairs = enumerate(zip(text, decoded, strict=False))
