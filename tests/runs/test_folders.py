@@ -138,7 +138,7 @@ def test_a_setting_that_others_refer_to_is_the_one_that_is_named():
         compose_recipe(EMBEDDED, ["trainer.project_name=${y}"])
 
 
-@pytest.mark.parametrize("reference", ["${y}", "/a/${y}", "${oc.env:NO_SUCH_VARIABLE}", "${nope:1}", "{{ x }} ${y.z}"])
+@pytest.mark.parametrize("reference", ["${oc.env:NO_SUCH_VARIABLE}", "{{ x }} ${y.z}"])
 def test_a_reference_that_leads_nowhere_names_its_setting(reference):
     with pytest.raises(
         LaunchError, match=r"^actor_rollout_ref\.model\.custom_chat_template holds a reference"
