@@ -21,7 +21,7 @@ import matplotlib
 import typer
 
 from workflow_r1.runs.progress import validation_scores
-from workflow_r1.runs.report import read_metrics, mean_scores, validation_steps
+from workflow_r1.runs.report import mean_scores, read_metrics, validation_steps
 from workflow_r1.trajectory import read_jsonl
 
 ROOT = Path(__file__).resolve().parents[1]

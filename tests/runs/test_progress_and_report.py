@@ -12,10 +12,10 @@ from workflow_r1.runs.report import (
     before_and_after,
     draw_curve,
     example,
+    mean_scores,
     print_report,
     print_trajectory,
     read_metrics,
-    mean_scores,
 )
 from workflow_r1.runs.train import last_error
 from workflow_r1.services.ledger import RunLedger

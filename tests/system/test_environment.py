@@ -3,7 +3,6 @@
 import getpass
 import os
 import pwd
-import ssl
 import subprocess
 import sys
 from io import BytesIO, TextIOWrapper
@@ -27,7 +26,6 @@ def clean(tmp_path, monkeypatch):
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    monkeypatch.delattr(ssl.SSLContext, "load_verify_locations")  # conftest's: here certificates are loaded
 
 
 @pytest.fixture
