@@ -17,15 +17,16 @@ def parse(section):
 
 def test_a_configuration_without_our_section_is_all_defaults():
     config = parse(None)
-    assert config.max_calls == 20
+    assert config.limits.max_calls == 20
     assert config.reward.no_answer == -1.0
 
 
 def test_every_setting_that_does_not_fit_is_named():
     with pytest.raises(ConfigError) as error:
-        parse({"max_call": 3, "reward": {"exact_match": "much"}})
+        parse({"max_lost": 3, "limits": {"max_call": 3}, "reward": {"exact_match": "much"}})
     message = str(error.value)
-    assert "workflow_r1.max_call:" in message
+    assert "workflow_r1.max_lost: there is no such setting" in message
+    assert "workflow_r1.limits.max_call: there is no such setting" in message
     assert "workflow_r1.reward.exact_match:" in message
     assert "\n" not in message
 
@@ -37,7 +38,7 @@ def test_the_sections_endpoint_wins_over_the_environment_and_null_does_not():
 
 
 def test_the_pool_offers_the_operators_that_are_named():
-    pool = parse({"operator_names": ["Review", "Revise"]}).operator_pool(ENVIRON)
+    pool = parse({"pool": {"names": ["Review", "Revise"]}}).operator_pool(ENVIRON)
     assert [spec.name for spec in pool.specs] == ["Review", "Revise"]
 
 

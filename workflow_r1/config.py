@@ -1,58 +1,77 @@
-"""The `workflow_r1` section of the training configuration, typed."""
+"""The `workflow_r1` section of the training configuration, typed: a model a subject."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from omegaconf import DictConfig, OmegaConf
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from workflow_r1.errors import UserError
-from workflow_r1.operators import Budget, OperatorPool, OperatorSettings
+from workflow_r1.operators import Budget, OperatorPool, OperatorSettings, PoolSettings
+from workflow_r1.policy.prompt import PolicyPrompt
 from workflow_r1.reward import RewardWeights
 from workflow_r1.rollout import RolloutLimits
-
-_LIMITS_OF_VERL = {
-    "max_turns": "max_assistant_turns",
-    "max_parallel_calls": "max_parallel_calls",
-    "max_observation_length": "max_tool_response_length",
-    "truncate_side": "tool_response_truncate_side",
-}
-"""Limits that have a setting in verl's `actor_rollout_ref.rollout.multi_turn`, and its name there."""
 
 
 class ConfigError(UserError):
     """A setting that cannot work; the message says which one and what to do."""
 
 
-class WorkflowConfig(BaseModel):
-    """What verl's own configuration has no place for.
+def _from_json(value: object) -> object:
+    try:
+        return json.loads(value) if isinstance(value, str) else value
+    except (ValueError, RecursionError):
+        raise ValueError('write a JSON object of settings, such as {"cache": "on"}') from None
 
-    Attributes:
-        operators: overrides of the OPERATOR_* environment variables, by `OperatorSettings` field name.
-        operator_names: the operators of this run; None is every built-in one.
-        operator_modules: Python modules that declare more operators.
-        max_calls: operator calls in one trajectory.
-        max_malformed_turns: malformed turns that get a warning before the next one ends the trajectory.
-        keep_failed: train on trajectories in which the endpoint could not serve a call.
-        max_lost_fraction: of a batch's rollouts, how many may end in an exception before the run stops.
-        reward: what each outcome is worth.
-        run_dir: the folder in which the processes of a run keep their limits and what they spend; None keeps limits
-            in each process alone.
-        budget: what the run may take before it stops at a checkpoint.
-    """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+class RolloutSettings(BaseModel):
+    """What a rollout takes beside a policy and a question: the same in training, `eval` and `ask`."""
 
-    operators: dict[str, Any] = {}
-    operator_names: list[str] | None = None
-    operator_modules: list[str] = []
-    max_calls: int = Field(default=20, ge=1)
-    max_malformed_turns: int = Field(default=2, ge=0)
-    keep_failed: bool = False
+    model_config = ConfigDict(title="Rollout", extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    prompt: str = "default"
+    """The policy's system prompt: 'default', 'none' for the bare question, or the file of a Jinja template."""
+
+    limits: RolloutLimits = RolloutLimits()
+
+    pool: PoolSettings = PoolSettings()
+
+    operators: Annotated[dict[str, Any], BeforeValidator(_from_json)] = {}
+    """Settings of the operators' endpoints, which win over the OPERATOR_* environment variables; as JSON
+    '{"cache": "on", "prompt_price": 0.1}'."""
+
+    def policy_prompt(self) -> PolicyPrompt:
+        """What a trajectory starts from.
+
+        Raises:
+            OperatorConfigError: the operators cannot be used.
+            PromptError: the template cannot.
+        """
+        return PolicyPrompt.of(self.prompt, tuple(self.pool.specs().values()), self.limits)
+
+    def pool_of(self, settings: OperatorSettings) -> OperatorPool:
+        """The operators on offer, at these endpoints; makes no connection.
+
+        Raises:
+            OperatorConfigError: the operators cannot be used.
+        """
+        return OperatorPool(settings, tuple(self.pool.specs()), self.pool.modules)
+
+
+class WorkflowConfig(RolloutSettings):
+    """What verl's own configuration has no place for."""
+
     max_lost_fraction: float = Field(default=0.1, ge=0, le=1)
+    """Of a batch's rollouts, how many may end in an exception before the run stops."""
+
     reward: RewardWeights = RewardWeights()
+
     run_dir: Path | None = None
+    """The folder in which the processes of a run keep their limits and what they spend; null keeps limits in each
+    process alone."""
+
     budget: Budget = Budget()
 
     @classmethod
@@ -67,26 +86,11 @@ class WorkflowConfig(BaseModel):
             return cls.model_validate({} if section is None else OmegaConf.to_container(section, resolve=True))
         except ValidationError as error:
             faults = "; ".join(
-                f"workflow_r1.{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors()
-            )
-            raise ConfigError(f"The workflow_r1 section of the configuration does not fit: {faults}.") from None
-
-    def limits(self, multi_turn: Any) -> RolloutLimits:
-        """The limits of a trajectory: this section's, and those of verl's `actor_rollout_ref.rollout.multi_turn`.
-
-        Raises:
-            ConfigError: naming every setting that does not fit.
-        """
-        ours = self.model_dump(include=set(RolloutLimits.model_fields))
-        verls = {field: multi_turn[name] for field, name in _LIMITS_OF_VERL.items()}
-        try:
-            return RolloutLimits.model_validate(ours | verls)
-        except ValidationError as error:
-            faults = "; ".join(
-                f"actor_rollout_ref.rollout.multi_turn.{_LIMITS_OF_VERL[str(fault['loc'][0])]}: {fault['msg']}"
+                f"workflow_r1.{'.'.join(map(str, fault['loc']))}: "
+                + ("there is no such setting" if fault["type"] == "extra_forbidden" else fault["msg"])
                 for fault in error.errors()
             )
-            raise ConfigError(f"The limits of a rollout do not fit: {faults}.") from None
+            raise ConfigError(f"The workflow_r1 section of the configuration does not fit: {faults}.") from None
 
     def operator_settings(self, environ: Mapping[str, str], coordinated: bool = False) -> OperatorSettings:
         """The endpoint and its limits: OPERATOR_* of `environ`, with this section's values on top.
@@ -101,6 +105,4 @@ class WorkflowConfig(BaseModel):
 
     def operator_pool(self, environ: Mapping[str, str], coordinated: bool = False) -> OperatorPool:
         """The operators of this run, at the endpoint of `operator_settings`; takes and raises what that does."""
-        return OperatorPool(
-            self.operator_settings(environ, coordinated), operators=self.operator_names, modules=self.operator_modules
-        )
+        return self.pool_of(self.operator_settings(environ, coordinated))

@@ -19,29 +19,33 @@ from workflow_r1.trajectory import CallRecord, EndedBy, Trajectory, Turn
 
 
 class RolloutLimits(BaseModel):
-    """Bounds of one trajectory.
+    """Bounds of one trajectory."""
 
-    Attributes:
-        max_turns: turns of the policy, by default as many as the calls and one that answers; None leaves it to the
-            other bounds.
-        max_calls: operator calls; the policy may still answer after the last one.
-        max_parallel_calls: operator calls in one turn.
-        max_malformed_turns: malformed turns that get a warning; the next one ends the trajectory.
-        max_observation_length: tokens of one operator's output that the policy reads.
-        truncate_side: where a longer output is cut.
-        keep_failed: go on after an operator call that the endpoint could not serve, with a one-line notice as
-            observation, instead of ending the trajectory there.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(
+        title="Bounds of a trajectory", extra="forbid", frozen=True, use_attribute_docstrings=True
+    )
 
     max_turns: int | None = Field(default=21, ge=1)
+    """Turns of the policy, of which the last has to answer; none leaves it to the other bounds."""
+
     max_calls: int = Field(default=20, ge=1)
+    """Operator calls; the policy may still answer after the last one."""
+
     max_parallel_calls: int = Field(default=1, ge=1)
+    """Operator calls in one turn."""
+
     max_malformed_turns: int = Field(default=2, ge=0)
+    """Malformed turns that get a warning; the next one ends the trajectory."""
+
     max_observation_length: int = Field(default=1024, ge=1)
+    """Tokens of one operator's output that the policy reads."""
+
     truncate_side: TruncateSide = "middle"
+    """Where a longer output is cut."""
+
     keep_failed: bool = False
+    """Go on after an operator call that the endpoint could not serve, with a one-line notice as observation, instead of
+    ending the trajectory there."""
 
 
 @dataclass(frozen=True)

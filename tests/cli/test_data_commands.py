@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -31,10 +30,6 @@ def questions(tmp_path):
     path = tmp_path / "nq_open.jsonl"
     path.write_text("\n".join(json.dumps({"question": f"q {number}", "answer": ["x"]}) for number in range(40)))
     return path
-
-
-def system_prompt(folder):
-    return pq.read_table(folder / "train.parquet")["prompt"][0].as_py()[0]["content"]
 
 
 @pytest.mark.slow
@@ -69,57 +64,17 @@ def test_a_row_that_cannot_be_won_is_named_and_fails_the_command(tmp_path):
     assert "... and 5 more rows" in result.output
 
 
-def test_the_prompt_describes_the_chosen_pool(tmp_path, questions):
-    common = ("prepare", "--source", questions, "--local-dir", tmp_path)
-    assert run(*common, "--operators", "Custom, Revise", "--max-calls", "7").exit_code == 0
-    prompt = system_prompt(tmp_path)
-    assert re.findall(r"<tool>(\w+): (?!input)", prompt) == ["Custom", "Revise"]
-    assert "You have 7 operator calls" in prompt
-    assert json.loads((tmp_path / "card.json").read_text())["operators"] == ["Custom", "Revise"]
-
-
-def test_operators_and_templates_of_ones_own_are_used(tmp_path, questions, monkeypatch):
-    (tmp_path / "own_ops_of_this_test.py").write_text(
-        "from workflow_r1.operators import InputField, OperatorSpec\n"
-        "Look = OperatorSpec(name='Look', use_when='never', inputs=(InputField(name='at'),), prompt='{at}')\n"
-    )
-    (tmp_path / "prompt.jinja").write_text("Use {{ operators[0].name }} at most {{ max_calls }} times.")
-    monkeypatch.syspath_prepend(tmp_path)
-    result = run(
-        *("prepare", "--source", questions, "--local-dir", tmp_path, "--operators", "Look"),
-        *("--operator-module", "own_ops_of_this_test", "--prompt", tmp_path / "prompt.jinja"),
-    )
-    assert result.exit_code == 0, result.output
-    assert system_prompt(tmp_path) == "Use Look at most 20 times."
-
-
-def test_search_is_offered_only_where_it_is_asked_for(tmp_path, questions):
-    common = ("prepare", "--source", questions, "--local-dir", tmp_path)
-    for options, offered in (((), False), (("--search",), True), (("--search", "--operators", "Custom"), True)):
-        assert run(*common, *options).exit_code == 0
-        assert ("<tool>Search: [query]</tool>" in system_prompt(tmp_path)) is offered
-    assert "<tool>Custom: " in system_prompt(tmp_path)
-
-
-def test_a_search_of_ones_own_is_an_operator_like_any_other(tmp_path, questions, monkeypatch):
-    (tmp_path / "search_of_this_test.py").write_text(
-        "from workflow_r1.operators import InputField, OperatorSpec\n"
-        "Search = OperatorSpec(name='Search', use_when='lost', inputs=(InputField(name='place'),), prompt='{place}')\n"
-    )
-    monkeypatch.syspath_prepend(tmp_path)
-    common = ("prepare", "--source", questions, "--local-dir", tmp_path, "--operator-module", "search_of_this_test")
-    for options in ((), ("--search",)):
-        assert run(*common, *options).exit_code == 0
-        assert system_prompt(tmp_path).count("<tool>Search: [place]</tool>") == 1
+def test_a_row_holds_the_question_and_no_prompt(tmp_path, questions):
+    assert run("prepare", "--source", questions, "--local-dir", tmp_path).exit_code == 0
+    [message] = pq.read_table(tmp_path / "train.parquet")["prompt"][0].as_py()
+    assert (message["role"], message["content"][:2]) == ("user", "q ")
 
 
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
         (("--source", "nowhere.jsonl"), "There is no file, folder or benchmark 'nowhere.jsonl'"),
-        (("--operators", "Guess"), "There is no operator named 'Guess'"),
-        (("--prompt", "nowhere.jinja"), "The prompt template nowhere.jinja cannot be read"),
-        (("--operator-module", "nowhere_ops"), "The operator module 'nowhere_ops' cannot be imported"),
+        (("--tokenizer", "./nowhere"), "The tokenizer './nowhere' could not be loaded: "),
     ],
 )
 def test_bad_input_ends_with_one_sentence(tmp_path, questions, monkeypatch, arguments, reason):

@@ -8,12 +8,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import typer
+from pydantic import BaseModel
 from support.hostile_replies import HOSTILE, obeyed
 from typer.testing import CliRunner, Result
 
 from workflow_r1.cli.evaluation import ask, compare, eval_
-from workflow_r1.cli.options import settings_values
-from workflow_r1.evaluation.config import PolicySettings
+from workflow_r1.cli.options import takes_settings
+from workflow_r1.evaluation.config import PolicySettings, RunSettings
+from workflow_r1.operators import PoolSettings
+from workflow_r1.rollout import RolloutLimits
 from workflow_r1.world.server import RunningServer
 from workflow_r1.world.world import World
 
@@ -27,13 +30,46 @@ def run(*arguments: object) -> Result:
     return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
-@pytest.mark.parametrize("command", ["eval", "ask"])
-def test_flags_that_are_not_given_are_the_settings_defaults(command: str) -> None:
-    parameters = typer.main.get_command(app).commands[command].params  # type: ignore[attr-defined]
-    values = settings_values({parameter.name: parameter.default for parameter in parameters if parameter.name})
-    assert values.pop("operators") == {"prompt_price": 0, "completion_price": 0}
-    given = PolicySettings.model_validate({name: values[name] for name in values.keys() & PolicySettings.model_fields})
-    assert given == PolicySettings()
+def fields(model: type[BaseModel], path: str = "") -> Iterator[str]:
+    """The paths of its settings, and of those of models in it."""
+    for name, field in model.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from fields(field.annotation, f"{path}{name}.")
+        else:
+            yield path + name
+
+
+@pytest.mark.parametrize("settings", [PolicySettings, RunSettings])
+def test_every_setting_has_a_flag_and_no_flag_is_the_settings_default(settings: type[BaseModel]) -> None:
+    """A new field of a model is a flag at once."""
+    given: list[dict] = []
+    small = typer.Typer(add_completion=False)
+    small.command()(takes_settings(settings)(lambda values: given.append(values)))
+    command = typer.main.get_command(small)
+    assert len([parameter for parameter in command.params if parameter.name != "help"]) == len(list(fields(settings)))
+    required = ["-b", "nq", "--baseline", "cot"] if settings is RunSettings else []
+    assert CliRunner().invoke(small, required).exit_code == 0
+    [values] = given
+    expected = {"benchmarks": ["nq"], "baseline": "cot"} if required else {}
+    assert settings.model_validate(values) == settings.model_validate(expected)
+
+
+def test_what_a_flag_says_reaches_its_setting() -> None:
+    given: list[dict] = []
+    small = typer.Typer(add_completion=False)
+    small.command()(takes_settings(RunSettings)(lambda values: given.append(values)))
+    arguments = ["-b", "nq", "--benchmark", "mine.jsonl", "--baseline", "cot", "--max-calls", "3", "--keep-failed"]
+    arguments += ["--operators", "Review, Revise", "--operator-module", "a", "--operator-module", "b", "--search"]
+    arguments += ["--operator-settings", '{"prompt_price": 0.5}', "--serve-arguments", "--seed 2 --name 'a b'"]
+    arguments += ["--request", '{"max_tokens": null}', "--top-p", "0.5", "--truncate-side", "left"]
+    assert CliRunner().invoke(small, arguments).exit_code == 0
+    settings = RunSettings.model_validate(given[0])
+    assert settings.benchmarks == ("nq", "mine.jsonl")
+    assert settings.limits == RolloutLimits(max_calls=3, keep_failed=True, truncate_side="left")
+    assert settings.pool == PoolSettings(names=("Review", "Revise"), modules=("a", "b"), search=True)
+    assert settings.operators == {"prompt_price": 0.5}
+    assert settings.serve_arguments == ("--seed", "2", "--name", "a b")
+    assert (settings.request, settings.top_p) == ({"max_tokens": None}, 0.5)
 
 
 @pytest.mark.parametrize("command", ["eval", "compare", "ask"])
@@ -51,7 +87,7 @@ def test_eval_prints_a_table_and_says_where_the_results_are(
 ) -> None:
     result = run(
         *("eval", "--policy", policy.base_url, "--prompt", "none", "-b", questions, "--limit", 6),
-        *("-o", tmp_path / "out", "--policy-price", "1,2"),
+        *("-o", tmp_path / "out", "--policy-prompt-price", 1, "--policy-completion-price", 2),
     )
     assert result.exit_code == 0, result.output
     assert "world_two_hop" in result.output
@@ -132,18 +168,19 @@ def test_what_no_endpoint_counted_is_unknown_and_not_zero(
     operators: RunningServer, policy: RunningServer, questions: Path, tmp_path: Path
 ) -> None:
     policy.endpoint.counts_tokens = False
-    server = (("--policy", policy.base_url, "--prompt", "none"), ("--policy-price", "1,2"))
-    result = run("eval", *server[0], *server[1], "-b", questions, "--limit", 2, "-o", tmp_path / "out")
+    server = ("--policy", policy.base_url, "--prompt", "none")
+    server += ("--policy-prompt-price", "1", "--policy-completion-price", "2")
+    result = run("eval", *server, "-b", questions, "--limit", 2, "-o", tmp_path / "out")
     assert result.exit_code == 0, result.output
     figures = json.loads((tmp_path / "out/summary.json").read_text())["average"]["figures"]
     assert figures.keys().isdisjoint({"policy_tokens", "cost"})
     assert figures["operator_tokens"]["mean"] > 0
     (costs,) = [line for line in (tmp_path / "out/summary.md").read_text().splitlines() if "| average | 3.00 |" in line]
     assert costs.split(" | ")[2] == costs.split(" | ")[4] == "–"
-    result = run("ask", "who directed Velmora ?", *server[0], *server[1])
+    result = run("ask", "who directed Velmora ?", *server)
     assert ", – policy tokens, " in result.output
     assert "US$ –," in result.output
-    result = run("ask", "who directed Velmora ?", *server[0], *server[1], "--json")
+    result = run("ask", "who directed Velmora ?", *server, "--json")
     assert json.loads(result.stdout)["policy_prompt_tokens"] is None
     assert json.loads(result.stdout)["cost_usd"] is None
 
@@ -169,7 +206,8 @@ def test_first_turns_that_are_none_are_said_at_once(
         (("eval", "-b", "nq"), "eval: name either a policy or a baseline."),
         (("eval", "-b", "none.jsonl", "--baseline", "cot"), "There is no file, folder or benchmark 'none.jsonl'"),
         (("eval", "-b", "nq", "--policy", "./none"), "There is no folder none"),
-        (("eval", "-b", "nq", "--baseline", "cot", "--operator-price", "3"), "--operator-price takes two numbers"),
+        (("eval", "-b", "nq", "--baseline", "cot", "--operator-settings", "3,"), "operators: write a JSON object"),
+        (("eval", "-b", "nq", "--baseline", "cot", "--max-calls", "0"), "limits.max_calls: Input should be greater"),
         (("eval", "-b", "nq", "--policy", "a/b", "--prompt", "none.jinja"), "none.jinja cannot be read"),
         (("eval", "-b", "nq", "--policy", "a/b", "--operators", "Reviw"), "no operator named 'Reviw'"),
         (("compare", "none.yaml"), "none.yaml cannot be read"),

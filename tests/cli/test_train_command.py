@@ -46,7 +46,7 @@ def error_of(folder: Path, *overrides: str, recipe: str = "workflow_r1_embedded"
     ("override", "sentence"),
     [
         ("trainer.total_step=3", "Unknown setting 'trainer.total_step': check its spelling"),
-        ("workflow_r1.operator_names=[Guess]", "There is no operator named 'Guess': choose from"),
+        ("workflow_r1.pool.names=[Guess]", "There is no operator named 'Guess': choose from"),
         ("++workflow_r1.max_call=3", "workflow_r1.max_call"),
         ("++workflow_r1.operators.search={api_key:sk-x}", "set SEARCH_API_KEY in the environment"),
         ("trainer.default_local_dir=hdfs://far/away", "hdfs://far/away is no folder of this machine"),

@@ -16,8 +16,6 @@ from workflow_r1.data.errors import DataError
 from workflow_r1.data.prepare import prepare_dataset
 from workflow_r1.data.selection import Selection
 from workflow_r1.data.validation import validate_examples
-from workflow_r1.operators import BUILTIN_OPERATORS
-from workflow_r1.policy.prompt import render_system_prompt
 from workflow_r1.runs.preflight import check_data
 from workflow_r1.world.tokenizer import build_tokenizer
 
@@ -37,9 +35,7 @@ def source(folder, train=30, test=6):
 
 
 def prepare(sources, folder, tokenizer=None, **selection):
-    names = [spec.name for spec in BUILTIN_OPERATORS]
-    prompt = render_system_prompt(BUILTIN_OPERATORS)
-    return prepare_dataset(sources, folder, Selection(**selection), prompt, names, tokenizer)
+    return prepare_dataset(sources, folder, Selection(**selection), tokenizer)
 
 
 def contents(folder):
@@ -57,10 +53,7 @@ def test_rows_have_verls_columns_and_say_where_they_come_from(tmp_path):
     assert test[0] == {
         "data_source": "nq",
         "agent_name": "workflow_r1_agent_loop",
-        "prompt": [
-            {"role": "system", "content": render_system_prompt(BUILTIN_OPERATORS)},
-            {"role": "user", "content": "test question 0?"},
-        ],
+        "prompt": [{"role": "user", "content": "test question 0?"}],
         "ability": "question answering",
         "reward_model": {"style": "rule", "ground_truth": {"target": ["x", "y"]}},
         "extra_info": {"index": 0, "split": "test", "id": "nq_0", "question": "test question 0?"},
@@ -120,10 +113,8 @@ def test_the_card_is_true(tmp_path):
         ("train", "no gold answer", "no answer"),
     ]
     rows = pq.read_table(tmp_path / "out" / "test.parquet").to_pylist()
-    lengths = [
-        len(tokenizer.apply_chat_template(row["prompt"], add_generation_prompt=True)["input_ids"]) for row in rows
-    ]
-    assert card["tokens"]["test"]["prompt"]["max"] == max(lengths)
+    lengths = [len(tokenizer.encode(row["extra_info"]["question"], add_special_tokens=False)) for row in rows]
+    assert card["tokens"]["test"]["question"]["max"] == max(lengths)
     assert card["tokens"]["test"]["answer"] == {"min": 1, "median": 1, "p99": 1, "max": 1}
     readme = (tmp_path / "out" / "README.md").read_text()
     for text in (
@@ -164,7 +155,7 @@ def test_a_killed_run_leaves_no_half_written_file(tmp_path):
         "from workflow_r1.data.selection import Selection\n"
         "prepare.rows_by_source = lambda splits: os._exit(9)  # both files are written, none is published\n"
         f"arguments = [{source(tmp_path / 'in')!r}], Path({str(tmp_path / 'out')!r})\n"
-        "prepare.prepare_dataset(*arguments, Selection(), 'prompt', [])\n"
+        "prepare.prepare_dataset(*arguments, Selection())\n"
     )
     done = subprocess.run([sys.executable, "-c", script], env={**os.environ, "OMP_NUM_THREADS": "1"})
     assert done.returncode == 9
@@ -182,11 +173,6 @@ def test_a_folder_that_cannot_be_written_gets_a_sentence(tmp_path):
 def test_a_tokenizer_that_cannot_be_used_gets_a_sentence_before_anything_is_read(tmp_path):
     with pytest.raises(DataError, match=r"The tokenizer '.*nowhere' could not be loaded: "):
         prepare(["absent.jsonl"], tmp_path / "out", tokenizer=str(tmp_path / "nowhere"))
-    tokenizer = build_tokenizer(["a"])
-    tokenizer.chat_template = None
-    tokenizer.save_pretrained(tmp_path / "bare")
-    with pytest.raises(DataError, match="has no chat template"):
-        prepare(["absent.jsonl"], tmp_path / "out", tokenizer=str(tmp_path / "bare"))
 
 
 @needs_real_data

@@ -44,9 +44,8 @@ def questions(run: Run) -> Path:
     if not SOURCE.is_dir():
         pytest.skip(f"needs the NQ and HotpotQA sample in {SOURCE}")
     (run.folder / "prompt.jinja").write_text(PROMPT)
-    options = ["--prompt", run.folder / "prompt.jinja", "--operators", "AnswerGenerate"]
     folder = run.folder / "questions"
-    workflow_r1("prepare", "--source", SOURCE, "--local-dir", folder, "--num-train", 8, "--num-test", 2, *options)
+    workflow_r1("prepare", "--source", SOURCE, "--local-dir", folder, "--num-train", 8, "--num-test", 2)
     return folder
 
 
@@ -62,6 +61,8 @@ def trained(run: Run, questions: Path) -> Path:
             f"actor_rollout_ref.model.path={model}",
             f"data.train_files={questions / 'train.parquet'}",
             f"data.val_files={questions / 'test.parquet'}",
+            f"workflow_r1.prompt={run.folder / 'prompt.jinja'}",
+            "workflow_r1.pool.names=[AnswerGenerate]",
             "data.train_batch_size=2",
             "data.max_response_length=128",
             "actor_rollout_ref.actor.ppo_mini_batch_size=2",

@@ -7,7 +7,6 @@ import pytest
 from workflow_r1.evaluation.config import Comparison, RunSettings, parse_settings
 from workflow_r1.evaluation.errors import EvaluationError
 from workflow_r1.operators import OperatorConfigError
-from workflow_r1.rollout import RolloutLimits
 from workflow_r1.runs.recipe import REFERENCE, compose_recipe
 
 
@@ -76,44 +75,33 @@ def operator_endpoint(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("operator_endpoint")
 def test_a_run_stays_itself_where_only_its_size_its_speed_or_its_address_changes() -> None:
-    identity = settings().identity("prompt")
+    identity = settings().identity()
     same = settings(policy="http://other/v1", limit=5, samples=1, concurrency=2, policy_prompt_price=1)
-    assert same.identity("prompt") == identity
+    assert same.identity() == identity
     for changed in ({"temperature": 0.5}, {"model": "n"}, {"limits": {"max_calls": 2}}, {"seed": 2}):
-        assert settings(**changed).identity("prompt") != identity
-    assert settings().identity("another prompt") != identity
-    assert "http://b/v1" not in str(settings(operators={"model": "x"}).identity(None))
+        assert settings(**changed).identity() != identity
+    assert settings(prompt="none").identity() != identity
+    assert "http://b/v1" not in str(settings(operators={"model": "x"}, prompt="none").identity())
 
 
 @pytest.mark.usefixtures("operator_endpoint")
 def test_an_endpoint_whose_model_has_no_name_is_known_by_its_address() -> None:
-    identity = settings(model=None).identity("prompt")
-    assert settings(model=None, policy="http://a/v1/").identity("prompt") == identity
-    assert settings(model=None, policy="http://other/v1").identity("prompt") != identity
-    assert settings().identity("prompt") != identity
+    identity = settings(model=None).identity()
+    assert settings(model=None, policy="http://a/v1/").identity() == identity
+    assert settings(model=None, policy="http://other/v1").identity() != identity
+    assert settings().identity() != identity
 
 
 @pytest.mark.usefixtures("operator_endpoint")
 def test_the_operators_on_offer_belong_to_a_run_whose_prompt_does_not_list_them() -> None:
-    identity = settings(prompt="none").identity(None)
-    assert settings(prompt="none", operator_names=identity["operators"]).identity(None) == identity
-    for changed in ({"operator_names": ["Review"]}, {"search": True}):
-        assert settings(prompt="none", **changed).identity(None) != identity
+    identity = settings(prompt="none").identity()
+    assert settings(prompt="none", pool={"names": identity["operators"]}).identity() == identity
+    for changed in ({"names": ["Review"]}, {"search": True}):
+        assert settings(prompt="none", pool=changed).identity() != identity
 
 
-def test_the_bounds_are_those_of_the_reference_recipe() -> None:
-    recipe = compose_recipe(REFERENCE, [])
-    rollout = recipe.actor_rollout_ref.rollout
-    assert settings().max_response_tokens == recipe.data.max_response_length
-    assert settings().limits == RolloutLimits(
-        max_turns=rollout.multi_turn.max_assistant_turns,
-        max_calls=recipe.workflow_r1.max_calls,
-        max_parallel_calls=rollout.multi_turn.max_parallel_calls,
-        max_malformed_turns=recipe.workflow_r1.max_malformed_turns,
-        max_observation_length=rollout.multi_turn.max_tool_response_length,
-        truncate_side=rollout.multi_turn.tool_response_truncate_side,
-        keep_failed=recipe.workflow_r1.keep_failed,
-    )
+def test_a_policy_may_write_as_much_as_in_the_reference_recipe() -> None:
+    assert settings().max_response_tokens == compose_recipe(REFERENCE, []).data.max_response_length
 
 
 @pytest.mark.parametrize(

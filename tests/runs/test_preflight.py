@@ -367,7 +367,7 @@ def test_a_setting_of_ours_that_does_not_exist(endpoint):
 
 def test_an_unknown_operator(endpoint):
     config = operators()
-    config.workflow_r1.operator_names = ["AnswerGenerate", "Guess"]
+    config.workflow_r1.pool = {"names": ["AnswerGenerate", "Guess"]}
     with pytest.raises(LaunchError) as error:
         preflight.check_operators(config)
     assert "Guess" in one_sentence(error)

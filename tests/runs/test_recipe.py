@@ -13,6 +13,7 @@ from verl.trainer.ppo.utils import need_critic, need_reference_policy
 from verl.utils.config import omega_conf_to_dataclass, validate_config
 
 from workflow_r1.config import WorkflowConfig
+from workflow_r1.rollout import RolloutLimits
 from workflow_r1.runs.embedded import stand_ins
 from workflow_r1.runs.recipe import EMBEDDED, REFERENCE, SMOLLM2, LaunchError, compose_recipe, total_steps
 
@@ -48,7 +49,7 @@ def test_the_reference_recipe_is_the_published_one(recipes):
     assert actor.optim.lr == 1e-6
     assert (actor.use_kl_loss, actor.kl_loss_coef, actor.kl_loss_type) == (True, 0.001, "low_var_kl")
     assert (actor.clip_ratio_low, actor.clip_ratio_high) == (3e-3, 4e-3)
-    assert config.workflow_r1.max_calls == 20
+    assert WorkflowConfig.parse(config).limits == RolloutLimits(max_calls=20)
     assert (config.trainer.n_gpus_per_node, rollout.tensor_model_parallel_size) == (2, 2)
     assert config.trainer.total_epochs == 2
     assert need_reference_policy(config)

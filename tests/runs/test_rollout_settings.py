@@ -2,8 +2,10 @@
 
 from copy import deepcopy
 from functools import cache
+from pathlib import Path
 
 import pytest
+import verl
 import yaml
 from omegaconf import DictConfig, OmegaConf
 
@@ -11,6 +13,7 @@ from workflow_r1.runs.preflight import check_rollouts
 from workflow_r1.runs.preflight.rollouts import RULES
 from workflow_r1.runs.recipe import EMBEDDED, REFERENCE, LaunchError, compose_recipe
 
+VERL = Path(verl.__file__).parent
 ROLLOUT, MULTI_TURN = "actor_rollout_ref.rollout", "actor_rollout_ref.rollout.multi_turn"
 REFUSED = [
     "trainer.v1.trainer_mode=sync",
@@ -24,6 +27,7 @@ REFUSED = [
     "algorithm.use_pf_ppo=true",
     "data.reward_fn_key=source",
     "data.truncation=left",
+    "data.filter_overlong_prompts=true",
     "data.tokenizer=Qwen/Qwen2.5-7B-Instruct",
     "data.sampler.class_path=curriculum.py",
     "data.gen_batch_size=7",
@@ -45,6 +49,10 @@ REFUSED = [
     f"{ROLLOUT}.trace.backend=weave",
     f"{MULTI_TURN}.enable=false",
     f"{MULTI_TURN}.max_user_turns=5",
+    f"{MULTI_TURN}.max_assistant_turns=5",
+    f"{MULTI_TURN}.max_parallel_calls=2",
+    f"{MULTI_TURN}.max_tool_response_length=1024",
+    f"{MULTI_TURN}.tool_response_truncate_side=left",
     f"{MULTI_TURN}.tool_config_path=tools.yaml",
     f"{MULTI_TURN}.function_tool_path=tools.py",
     f"{MULTI_TURN}.format=llama3_json",
@@ -71,6 +79,8 @@ ACCEPTED = [
     [
         f"{ROLLOUT}.agent.default_agent_loop=tool_agent",
         f"{MULTI_TURN}.function_tool_path=tools.py",
+        f"{MULTI_TURN}.max_assistant_turns=5",
+        "data.filter_overlong_prompts=true",
         "reward.reward_manager.name=naive",
     ],
     ["reward.reward_manager.name=naive", "reward.custom_reward_function.path=reward.py"],
@@ -122,15 +132,14 @@ def test_every_rule_is_tried():
     assert not [name for name, _, _ in RULES if not any(setting.startswith(name) for setting in tried)]
 
 
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("max_assistant_turns", 0),
-        ("max_parallel_calls", 0),
-        ("max_tool_response_length", -1),
-        ("tool_response_truncate_side", "centre"),
-    ],
-)
-def test_a_limit_of_verls_that_does_not_fit_is_named_in_full(name: str, value: object):
-    with pytest.raises(LaunchError, match=rf"do not fit: {MULTI_TURN}\.{name}: "):
-        check_rollouts(config(f"{MULTI_TURN}.{name}={value}"))
+@pytest.mark.parametrize(("name", "value"), [("max_turns", 0), ("max_parallel_calls", 0), ("truncate_side", "centre")])
+def test_a_limit_that_does_not_fit_is_named_in_full(name: str, value: object):
+    with pytest.raises(LaunchError, match=rf"does not fit: workflow_r1\.limits\.{name}: "):
+        check_rollouts(config(f"workflow_r1.limits.{name}={value}"))
+
+
+def test_the_values_at_which_verls_limits_are_left_are_verls():
+    verls = OmegaConf.create(yaml.safe_load((VERL / "trainer/config/rollout/rollout.yaml").read_text())).multi_turn
+    for name, test, sentence in RULES:
+        if "workflow_r1.limits" in sentence and name.startswith(MULTI_TURN) and not name.endswith("enable"):
+            assert test(verls[name.rpartition(".")[2]], recipe(REFERENCE)), name

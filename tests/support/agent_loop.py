@@ -32,8 +32,7 @@ class BareAgentLoop(WorkflowAgentLoop):
         self.rollout_config = SimpleNamespace(prompt_length=1024, response_length=response_length)
         self.apply_chat_template_kwargs: dict[str, Any] = {}
         self.loop = asyncio.get_running_loop()
-        self.workflow_config = WorkflowConfig()
-        self.limits = limits or RolloutLimits()
+        self.workflow_config = WorkflowConfig(prompt="none", limits=limits or RolloutLimits())
 
 
 @dataclass

@@ -7,11 +7,13 @@ from support.sessions import assert_holds_what_was_sampled, play, response_ids
 from transformers import PreTrainedTokenizerBase
 
 from workflow_r1.policy.chat_format import read_chat_format, usable_template
-from workflow_r1.policy.prompt import policy_messages
+from workflow_r1.policy.prompt import PolicyPrompt
 from workflow_r1.protocol import parse_turn
 from workflow_r1.verl_plugin.session import VerlSession
 
-MESSAGES = policy_messages("Who wrote 'Velmora' ?", "Think in <think></think>, then <tool> </tool>.\n\nGo on.")
+MESSAGES = PolicyPrompt("Think in <think></think>, then <tool> </tool>.\n\nGo on.").messages(
+    [{"role": "user", "content": "Who wrote 'Velmora' ?"}]
+)
 CALL = "<think>Who 's it ?\n\nAsk .</think>\n<tool>AnswerGenerate: who wrote Velmora ?</tool>"
 ANSWER = "<think>So it  is .</think><answer>Anker Ø. Lind</answer>"
 OBSERVATION = '<info>Anker "Ø." Lind, 日本 🎈\n[1] (b . 1907)</info>'

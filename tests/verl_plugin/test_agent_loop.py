@@ -14,12 +14,10 @@ from verl.experimental.agent_loop.agent_loop import DictConfigWrap, ToolListWrap
 from verl.utils.dataset.rl_dataset import RLHFDataset
 
 from workflow_r1.rollout import RolloutLimits
-from workflow_r1.runs.recipe import EMBEDDED, REFERENCE, compose_recipe
+from workflow_r1.runs.recipe import EMBEDDED, REFERENCE, compose_recipe, with_our_settings
 from workflow_r1.trajectory import EndedBy, Trajectory, Turn
 from workflow_r1.verl_plugin.agent_loop import WorkflowAgentLoop
 from workflow_r1.verl_plugin.session import VerlSession
-
-MULTI_TURN = "actor_rollout_ref.rollout.multi_turn"
 
 
 async def built_by_verl(recipe: str, overrides: Sequence[str] = (), tokenizer: Any = None) -> Any:
@@ -55,31 +53,17 @@ async def test_what_the_chat_template_is_told_reaches_the_prompt():
 async def test_the_recipes_limits_are_the_rollouts():
     loop = await built_by_verl(REFERENCE)
     assert type(loop) is WorkflowAgentLoop
-    assert loop.limits == RolloutLimits(max_turns=21, max_calls=20, max_observation_length=1024)
+    assert loop.workflow_config.limits == RolloutLimits(max_turns=21, max_calls=20, max_observation_length=1024)
     embedded = await built_by_verl(EMBEDDED)
-    assert embedded.limits == RolloutLimits(max_turns=8, max_calls=8, max_observation_length=64)
+    assert embedded.workflow_config.limits == RolloutLimits(max_turns=8, max_calls=8, max_observation_length=64)
 
 
 async def test_every_limit_is_a_setting():
-    settings = [
-        f"{MULTI_TURN}.max_assistant_turns=7",
-        f"{MULTI_TURN}.max_parallel_calls=3",
-        f"{MULTI_TURN}.max_tool_response_length=77",
-        f"{MULTI_TURN}.tool_response_truncate_side=left",
-        "workflow_r1.max_calls=4",
-        "workflow_r1.max_malformed_turns=0",
-        "workflow_r1.keep_failed=true",
-    ]
-    assert (await built_by_verl(REFERENCE, settings)).limits == RolloutLimits(
-        max_turns=7,
-        max_calls=4,
-        max_parallel_calls=3,
-        max_malformed_turns=0,
-        max_observation_length=77,
-        truncate_side="left",
-        keep_failed=True,
-    )
-    assert len(settings) == len(RolloutLimits.model_fields)
+    values = {"max_turns": 7, "max_calls": 4, "max_parallel_calls": 3, "max_malformed_turns": 0}
+    values |= {"max_observation_length": 77, "truncate_side": "left", "keep_failed": True}
+    assert values.keys() == RolloutLimits.model_fields.keys()
+    settings = with_our_settings([f"workflow_r1.limits.{name}={value}" for name, value in values.items()])
+    assert (await built_by_verl(REFERENCE, settings)).workflow_config.limits == RolloutLimits(**values)
 
 
 CALL = "<think>who?</think><tool>AnswerGenerate: who directed Velmora ?</tool>"

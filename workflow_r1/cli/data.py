@@ -11,7 +11,6 @@ from workflow_r1.system.terminal import echo, fail
 
 if TYPE_CHECKING:
     from workflow_r1.data.card import Card
-    from workflow_r1.operators import OperatorSpec
 
 LOCAL_DIR = Path("data/workflow_r1")
 _FAULTS_SHOWN = 20
@@ -51,47 +50,22 @@ def prepare(
             show_default=False,
         ),
     ] = None,
-    operators: Annotated[
-        str | None,
-        typer.Option(
-            help="The operators that the prompt offers, as A,B,C. Default: all but Search.", show_default=False
-        ),
-    ] = None,
-    operator_module: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="A Python module that declares operators of one's own, once or more often.", show_default=False
-        ),
-    ] = None,
-    search: Annotated[bool, typer.Option("--search", help="Offer the Search operator too.")] = False,
-    prompt: Annotated[
-        Path | None, typer.Option(help="A Jinja template for the policy's system prompt. Default: the built-in one.")
-    ] = None,
-    max_calls: Annotated[
-        int, typer.Option(min=1, help="The call budget that the prompt states: workflow_r1.max_calls of the run.")
-    ] = 20,
-    max_parallel_calls: Annotated[
-        int,
-        typer.Option(min=1, help="Calls in one turn that the prompt allows: multi_turn.max_parallel_calls of the run."),
-    ] = 1,
     tokenizer: Annotated[
         str | None,
-        typer.Option(help="A Hugging Face tokenizer to count prompt and answer lengths with, for the data card."),
+        typer.Option(
+            help="A Hugging Face tokenizer to count the lengths of questions and answers with, for the data card."
+        ),
     ] = None,
 ) -> None:
     """Prepare questions for training: verl's Parquet files and a data card."""
     from workflow_r1.data.prepare import DEFAULT_SOURCE, prepare_dataset
     from workflow_r1.data.selection import Selection
-    from workflow_r1.policy.prompt import DEFAULT_TEMPLATE, render_system_prompt
 
     try:
-        pool = _operators(operators, operator_module or [], search)
         card = prepare_dataset(
             source or [DEFAULT_SOURCE],
             local_dir,
             Selection(num_train=num_train, num_test=num_test, seed=seed, mix=mix, exclude=tuple(exclude or ())),
-            render_system_prompt(pool, max_calls, max_parallel_calls, prompt or DEFAULT_TEMPLATE),
-            [spec.name for spec in pool],
             tokenizer,
         )
     except UserError as error:
@@ -139,18 +113,6 @@ def validate(
         raise typer.Exit(1)
 
 
-def _operators(names: str | None, modules: list[str], search: bool) -> "list[OperatorSpec]":
-    """The declarations that the prompt offers.
-
-    Raises:
-        OperatorConfigError: a name is unknown, or a module cannot be used.
-    """
-    from workflow_r1.operators.registry import select_operators
-
-    chosen = [name.strip() for name in names.split(",")] if names else None
-    return list(select_operators(chosen, modules, search).values())
-
-
 def _show(card: "Card", local_dir: Path) -> None:
     from workflow_r1.data.card import dropped_lines
 
@@ -163,5 +125,5 @@ def _show(card: "Card", local_dir: Path) -> None:
     for line in dropped_lines(card.dropped):
         echo(line)
     for split, texts in card.tokens.items():
-        echo(f"{split} prompts: {texts['prompt']['median']} tokens (median), {texts['prompt']['max']} (longest)")
+        echo(f"{split} questions: {texts['question']['median']} tokens (median), {texts['question']['max']} (longest)")
     echo(f"Data card: {local_dir / 'README.md'} and card.json")

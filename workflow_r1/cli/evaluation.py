@@ -3,57 +3,22 @@
 import asyncio
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import typer
 
-from workflow_r1.cli.options import (
-    MaxCallsOption,
-    MaxParallelCallsOption,
-    MaxResponseTokensOption,
-    MaxTurnsOption,
-    ModelOption,
-    OperatorModuleOption,
-    OperatorPriceOption,
-    OperatorsOption,
-    PolicyOption,
-    PolicyPriceOption,
-    PromptOption,
-    RequestOption,
-    SearchOption,
-    SeedOption,
-    ServeArgumentsOption,
-    TemperatureOption,
-    TopPOption,
-    settings_values,
-)
+from workflow_r1.cli.options import takes_settings
 from workflow_r1.errors import UserError
+from workflow_r1.evaluation.config import PolicySettings, RunSettings, parse_settings
 from workflow_r1.system.endings import end_in_order
 from workflow_r1.system.terminal import TextConsole, echo, fail
 
 T = TypeVar("T")
 
 
+@takes_settings(RunSettings)
 def eval_(
-    context: typer.Context,
-    benchmark: Annotated[
-        list[str],
-        typer.Option(
-            "--benchmark",
-            "-b",
-            help="What to ask, once or more often: nq, triviaqa, popqa, hotpotqa, 2wikimultihopqa, musique, bamboogle; "
-            "or a file, a folder or a Hub dataset, as for 'prepare --source'.",
-        ),
-    ],
-    policy: PolicyOption = None,
-    baseline: Annotated[
-        str | None,
-        typer.Option(
-            help="In place of a policy: direct, cot, self-consistency, medprompt, review-revise or ensemble, over the "
-            "operators' model.",
-            show_default=False,
-        ),
-    ] = None,
+    values: dict[str, Any],
     output: Annotated[
         Path | None,
         typer.Option(
@@ -64,45 +29,19 @@ def eval_(
         str | None,
         typer.Option(help="What tables and charts call it. Default: the baseline or the policy.", show_default=False),
     ] = None,
-    limit: Annotated[
-        int | None, typer.Option(min=1, help="Questions of each benchmark. Default: all.", show_default=False)
-    ] = None,
-    data_seed: Annotated[int, typer.Option(help="Which questions, under a limit.")] = 1,
-    samples: Annotated[
-        int, typer.Option(min=1, help="Answers to each question: adds pass@k and the majority's answer.")
-    ] = 1,
-    concurrency: Annotated[int, typer.Option(min=1, help="Questions worked on at once.")] = 64,
-    model: ModelOption = None,
-    request: RequestOption = None,
-    prompt: PromptOption = "default",
-    temperature: TemperatureOption = 0.0,
-    top_p: TopPOption = 1.0,
-    seed: SeedOption = 0,
-    serve_arguments: ServeArgumentsOption = "",
-    max_turns: MaxTurnsOption = 21,
-    max_calls: MaxCallsOption = 20,
-    max_parallel_calls: MaxParallelCallsOption = 1,
-    max_response_tokens: MaxResponseTokensOption = 8192,
-    operators: OperatorsOption = None,
-    operator_module: OperatorModuleOption = None,
-    search: SearchOption = False,
-    policy_price: PolicyPriceOption = "0,0",
-    operator_price: OperatorPriceOption = "0,0",
 ) -> None:
     """Evaluate a policy or a baseline on benchmarks.
 
     The operators' model is the one of OPERATOR_BASE_URL, OPERATOR_API_KEY and OPERATOR_MODEL_NAME. Results are kept
     as they come: the same command goes on where it was stopped, and asks again only what an endpoint failed to serve.
     """
-    from workflow_r1.evaluation.config import RunSettings, parse_settings
     from workflow_r1.evaluation.execution import execute, prepare
     from workflow_r1.evaluation.report import run_grids
 
     def run() -> int:
-        settings = parse_settings(RunSettings, settings_values(context.params), "eval")
-        title = (
-            name or baseline or ("policy" if settings.is_endpoint and not model else Path(model or policy or "").name)
-        )
+        settings = parse_settings(RunSettings, values, "eval")
+        policy = "policy" if settings.is_endpoint and not settings.model else settings.model or settings.policy or ""
+        title = name or settings.baseline or Path(policy).name
         folder = output or Path("outputs/eval") / title
         console = TextConsole()
         summary, _ = asyncio.run(execute(prepare(title, settings, folder), console))
@@ -144,31 +83,15 @@ def compare(
     _report_unserved(_guarded(run))
 
 
+@takes_settings(PolicySettings)
 def ask(
-    context: typer.Context,
+    values: dict[str, Any],
     question: Annotated[str, typer.Argument(help="The question.")],
-    policy: PolicyOption = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object at the end, and nothing else.")] = False,
     graph: Annotated[
         Path | None,
         typer.Option(help="Draw the workflow into this file: .png, .svg or .pdf.", show_default=False),
     ] = None,
-    model: ModelOption = None,
-    request: RequestOption = None,
-    prompt: PromptOption = "default",
-    temperature: TemperatureOption = 0.0,
-    top_p: TopPOption = 1.0,
-    seed: SeedOption = 0,
-    serve_arguments: ServeArgumentsOption = "",
-    max_turns: MaxTurnsOption = 21,
-    max_calls: MaxCallsOption = 20,
-    max_parallel_calls: MaxParallelCallsOption = 1,
-    max_response_tokens: MaxResponseTokensOption = 8192,
-    operators: OperatorsOption = None,
-    operator_module: OperatorModuleOption = None,
-    search: SearchOption = False,
-    policy_price: PolicyPriceOption = "0,0",
-    operator_price: OperatorPriceOption = "0,0",
 ) -> None:
     """Ask a policy one question and watch it work: its turns, what the operators reply, the answer, and the cost.
 
@@ -176,24 +99,23 @@ def ask(
     """
     from workflow_r1.evaluation.ask import ask as ask_policy
     from workflow_r1.evaluation.ask import to_json
-    from workflow_r1.evaluation.config import PolicySettings, parse_settings
     from workflow_r1.evaluation.errors import EvaluationError
     from workflow_r1.evaluation.opening import open_policy
     from workflow_r1.records import well_formed
     from workflow_r1.runs.drawing import draw_workflow
 
     def run() -> bool:
-        if policy is None:
+        settings = parse_settings(PolicySettings, values, "ask")
+        if settings.policy is None:
             raise EvaluationError("Name the policy with --policy: an endpoint's URL, a checkpoint, or a model id.")
         asked = well_formed(question)  # an argument may hold bytes that are no text
-        settings = parse_settings(PolicySettings, settings_values(context.params), "ask")
         progress = TextConsole(stderr=True)
 
         async def work() -> bool:
             async with open_policy(settings, Path("outputs/ask"), progress.print) as opened:
                 console = TextConsole(quiet=json)
                 prices = settings.prices(opened.operators)
-                attempt = await ask_policy(asked, opened, prices, seed, console)
+                attempt = await ask_policy(asked, opened, prices, settings.seed, console)
             if json:
                 echo(to_json(attempt, prices))
             if graph is not None:

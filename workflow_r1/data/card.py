@@ -54,16 +54,13 @@ class Card(_Record):
 
     Attributes:
         sources: as they were asked for.
-        operators: what the prompt offers.
         rows: by split and data source.
         tokenizer: what `tokens` were counted with; None where they were not.
-        tokens: by split and text (`prompt`, `answer`).
+        tokens: by split and text (`question`, `answer`).
     """
 
     sources: list[str]
     selection: Selection
-    operators: list[str]
-    prompt: str
     inputs: list[FileRecord]
     outputs: list[FileRecord]
     rows: dict[str, dict[str, int]]
@@ -82,7 +79,6 @@ class Card(_Record):
                 "## Left out\n\n" + self._left_out(),
                 *(["## Tokens\n\n" + self._lengths()] if self.tokenizer else []),
                 "## Files\n\n" + _table(["split", "file", "SHA-256"], self._files()),
-                f"## Prompt\n\nOffers {', '.join(self.operators)}.\n\n````text\n{self.prompt}\n````\n",
             ]
         )
 

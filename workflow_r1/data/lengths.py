@@ -1,4 +1,4 @@
-"""How long prompts and answers are in tokens."""
+"""How long questions and answers are in tokens."""
 
 from collections.abc import Iterator, Sequence
 from itertools import islice
@@ -7,39 +7,33 @@ from typing import Any
 
 from workflow_r1.data.errors import DataError
 from workflow_r1.data.examples import Example
-from workflow_r1.policy.prompt import policy_messages
 
 Lengths = dict[str, int]
 
 
 def load_tokenizer(name_or_path: str) -> Any:
-    """A Hugging Face tokenizer that has a chat template.
+    """A Hugging Face tokenizer.
 
     Raises:
-        DataError: there is none of this name, or it has no chat template.
+        DataError: there is none of this name.
     """
     from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name_or_path)
+        return AutoTokenizer.from_pretrained(name_or_path)
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise DataError(f"The tokenizer {name_or_path!r} could not be loaded: {reason}") from None
-    if not tokenizer.chat_template:
-        raise DataError(f"The tokenizer {name_or_path!r} has no chat template: name that of an instruct model.")
-    return tokenizer
 
 
-def token_lengths(examples: Sequence[Example], system_prompt: str, tokenizer: Any) -> dict[str, Lengths]:
-    """`min`, `median`, `p99` and `max` of the whole `prompt`, chat template included, and of each gold `answer`."""
-    chats = (
-        tokenizer.apply_chat_template(
-            policy_messages(example.question, system_prompt), tokenize=False, add_generation_prompt=True
-        )
-        for example in examples
-    )
+def token_lengths(examples: Sequence[Example], tokenizer: Any) -> dict[str, Lengths]:
+    """`min`, `median`, `p99` and `max` of each `question` and of each gold `answer`."""
+    questions = (example.question for example in examples)
     answers = (gold for example in examples for gold in example.golds)
-    return {"prompt": _summary(count_tokens(chats, tokenizer)), "answer": _summary(count_tokens(answers, tokenizer))}
+    return {
+        "question": _summary(count_tokens(questions, tokenizer)),
+        "answer": _summary(count_tokens(answers, tokenizer)),
+    }
 
 
 def count_tokens(texts: Iterator[str], tokenizer: Any) -> list[int]:

@@ -20,16 +20,12 @@ def prepare_dataset(
     sources: Sequence[str],
     local_dir: Path,
     selection: Selection,
-    system_prompt: str,
-    operators: Sequence[str],
     tokenizer: str | None = None,
 ) -> Card:
     """Write `train.parquet`, `test.parquet`, `card.json` and `README.md` into a folder: all of them, or none.
 
     Args:
         sources: what `sources.open_source` takes.
-        system_prompt: what every row's prompt starts with.
-        operators: the names of the operators that it offers, for the card.
         tokenizer: count token lengths with this one.
 
     Raises:
@@ -40,12 +36,10 @@ def prepare_dataset(
     splits = {"train": selected.train, "test": selected.test}
     with _published(local_dir) as folder:
         for split, examples in splits.items():
-            write_examples(folder / f"{split}.parquet", examples, split, system_prompt)
+            write_examples(folder / f"{split}.parquet", examples, split)
         card = Card(
             sources=list(sources),
             selection=selection,
-            operators=list(operators),
-            prompt=system_prompt,
             inputs=[
                 FileRecord(split=split, file=file.origin, sha256=_sha256(file.path))
                 for split, files in selected.inputs.items()
@@ -59,9 +53,7 @@ def prepare_dataset(
             dropped=[DroppedRow.of(row) for row in selected.dropped],
             tokenizer=tokenizer,
             tokens={
-                split: token_lengths(examples, system_prompt, counting)
-                for split, examples in splits.items()
-                if counting is not None
+                split: token_lengths(examples, counting) for split, examples in splits.items() if counting is not None
             },
         )
         (folder / "card.json").write_text(card.model_dump_json(indent=2) + "\n", encoding="utf-8")

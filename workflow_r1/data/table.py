@@ -1,28 +1,26 @@
 """Examples as the rows that verl trains on."""
 
 from collections.abc import Sequence
-from itertools import accumulate
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from workflow_r1.data.examples import Example
-from workflow_r1.policy.prompt import policy_messages
 
 _BATCH = 4096
 
 
-def write_examples(path: Path, examples: Sequence[Example], split: str, system_prompt: str) -> None:
+def write_examples(path: Path, examples: Sequence[Example], split: str) -> None:
     """Write a Parquet file in verl's columns; the same examples give the same bytes."""
-    first = _table(examples[:_BATCH], 0, split, system_prompt)
+    first = _table(examples[:_BATCH], 0, split)
     with pq.ParquetWriter(path, first.schema) as writer:
         writer.write_table(first)
         for start in range(_BATCH, len(examples), _BATCH):
-            writer.write_table(_table(examples[start : start + _BATCH], start, split, system_prompt))
+            writer.write_table(_table(examples[start : start + _BATCH], start, split))
 
 
-def _table(examples: Sequence[Example], start: int, split: str, system_prompt: str) -> pa.Table:
+def _table(examples: Sequence[Example], start: int, split: str) -> pa.Table:
     """Built column by column: row by row takes three times as long, and the default test split has 51,713."""
     count = len(examples)
     question = pa.array((example.question for example in examples), pa.string())
@@ -31,7 +29,9 @@ def _table(examples: Sequence[Example], start: int, split: str, system_prompt: s
         {
             "data_source": pa.array((example.data_source for example in examples), pa.string()),
             "agent_name": pa.repeat("workflow_r1_agent_loop", count),
-            "prompt": _prompts(examples, system_prompt),
+            "prompt": pa.ListArray.from_arrays(
+                range(count + 1), _struct(role=pa.repeat("user", count), content=question)
+            ),
             "ability": pa.repeat("question answering", count),
             "reward_model": _struct(style=pa.repeat("rule", count), ground_truth=_struct(target=golds)),
             "extra_info": _struct(
@@ -42,14 +42,6 @@ def _table(examples: Sequence[Example], start: int, split: str, system_prompt: s
             ),
         }
     )
-
-
-def _prompts(examples: Sequence[Example], system_prompt: str) -> pa.ListArray:
-    chats = [policy_messages(example.question, system_prompt) for example in examples]
-    messages = [message for chat in chats for message in chat]
-    ends = list(accumulate(map(len, chats), initial=0))
-    role, content = (pa.array((message[key] for message in messages), pa.string()) for key in ("role", "content"))
-    return pa.ListArray.from_arrays(ends, _struct(role=role, content=content))
 
 
 def _struct(**columns: pa.Array) -> pa.StructArray:

@@ -2,74 +2,72 @@
 
 import hashlib
 import re
+import shlex
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from workflow_r1.config import RolloutSettings
 from workflow_r1.evaluation import baselines
 from workflow_r1.evaluation.baselines import BASELINES
 from workflow_r1.evaluation.checkpoint import find_checkpoint
 from workflow_r1.evaluation.errors import EvaluationError
 from workflow_r1.evaluation.summary import Prices
 from workflow_r1.operators import OperatorPool, OperatorSettings
-from workflow_r1.operators.registry import select_operators
-from workflow_r1.policy.prompt import DEFAULT_TEMPLATE, render_system_prompt
-from workflow_r1.rollout import RolloutLimits
 from workflow_r1.services.service import EndpointSettings, chat_url, request_fields
 
 
-class PolicySettings(BaseModel):
-    """A policy, its operators and the bounds it works in: what evaluating it and asking it one question share.
+def _plain_url(policy: str | None) -> str | None:
+    return chat_url(policy, "--policy") if policy and re.match(r"[\s\"']*https?:", policy, re.IGNORECASE) else policy
 
-    Attributes:
-        policy: the URL of an OpenAI-compatible endpoint, a checkpoint's folder, or a Hugging Face model id.
-        model: the name that an endpoint serves the policy under; needed where it serves several.
-        request: fields of every request to the policy's endpoint, in place of ours or beside them; None leaves one out.
-        prompt: a template file; `default` for the one that training uses, `none` for the bare question.
-        max_response_tokens: tokens of all turns and observations of one question.
-        limits: the rollout's other bounds.
-        operators: `OperatorSettings` fields that win over the OPERATOR_* environment variables.
-        operator_names: the operators on offer; None is every one but the built-in Search.
-        search: offer Search too.
-        operator_modules: Python modules that declare more operators.
-        serve_arguments: more arguments of `vllm serve`, for a checkpoint.
-        policy_prompt_price: US dollars per million prompt tokens of the policy; the operators' prices are among the
-            `operators` settings.
-        policy_completion_price: the same for its completion tokens.
-    """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+def _request(value: object) -> object:
+    return request_fields(value, "--request")
 
-    policy: str | None = None
+
+def _arguments(value: object) -> object:
+    return shlex.split(value) if isinstance(value, str) else value
+
+
+class PolicySettings(RolloutSettings):
+    """A policy, its operators and the bounds it works in: what evaluating it and asking it one question share."""
+
+    model_config = ConfigDict(title="Policy")
+
+    policy: Annotated[str | None, AfterValidator(_plain_url)] = None
+    """What answers: the URL of an OpenAI-compatible endpoint (its key is read from POLICY_API_KEY); a checkpoint's
+    folder, Hugging Face's or verl's (a run, a global_step_N), which vLLM then serves on this machine; or a Hugging Face
+    model id."""
+
     model: str | None = None
-    request: dict[str, Any] = {}
-    prompt: str = "default"
+    """The name that the endpoint serves the policy under, if it serves several models."""
+
+    request: Annotated[dict[str, Any], BeforeValidator(_request)] = Field(default={})
+    """Fields of every request to the policy's endpoint as JSON, for models that refuse some of ours: '{"max_tokens":
+    null, "max_completion_tokens": 4096, "temperature": 1}'. A null leaves the field out."""
+
     temperature: float = Field(default=0.0, ge=0)
+    """0 is greedy decoding."""
+
     top_p: float = Field(default=1.0, gt=0, le=1)
+    """Nucleus sampling."""
+
     seed: int = 0
+    """Of sampling, at a temperature above 0."""
+
     max_response_tokens: int = Field(default=8192, ge=1)
-    limits: RolloutLimits = RolloutLimits()
-    operators: dict[str, Any] = {}
-    operator_names: tuple[str, ...] | None = None
-    search: bool = False
-    operator_modules: tuple[str, ...] = ()
-    serve_arguments: tuple[str, ...] = ()
+    """Tokens of all turns and observations together."""
+
+    serve_arguments: Annotated[tuple[str, ...], BeforeValidator(_arguments)] = ()
+    """More arguments of 'vllm serve' for a checkpoint, such as '--tensor-parallel-size 2'."""
+
     policy_prompt_price: float = Field(default=0.0, ge=0)
+    """US dollars per million prompt tokens of the policy; the operators' prices are among their settings."""
+
     policy_completion_price: float = Field(default=0.0, ge=0)
-
-    @field_validator("policy")
-    @classmethod
-    def _plain_url(cls, policy: str | None) -> str | None:
-        return (
-            chat_url(policy, "--policy") if policy and re.match(r"[\s\"']*https?:", policy, re.IGNORECASE) else policy
-        )
-
-    @field_validator("request", mode="before")
-    @classmethod
-    def _from_json(cls, value: object) -> object:
-        return request_fields(value, "--request")
+    """The same for its completion tokens."""
 
     @property
     def is_endpoint(self) -> bool:
@@ -108,10 +106,7 @@ class PolicySettings(BaseModel):
         Raises:
             OperatorConfigError: the endpoint or the operators are set up wrongly.
         """
-        return OperatorPool(self.operator_settings(), self._offered(), self.operator_modules)
-
-    def _offered(self) -> tuple[str, ...]:
-        return tuple(select_operators(self.operator_names, self.operator_modules, self.search))
+        return self.pool_of(self.operator_settings())
 
     def prices(self, operators: OperatorPool) -> Prices:
         """What the policy's and the operators' tokens cost."""
@@ -119,47 +114,40 @@ class PolicySettings(BaseModel):
         by_operator = {name: services[service] for name, service in operators.service_names.items()}
         return Prices(self.policy_prompt_price, self.policy_completion_price, by_operator)
 
-    def system_prompt(self, operators: OperatorPool) -> str | None:
-        """The system prompt for a pool, or None for the bare question.
-
-        Raises:
-            PromptError: the template cannot be used.
-        """
-        if self.prompt == "none":
-            return None
-        template = DEFAULT_TEMPLATE if self.prompt == "default" else Path(self.prompt)
-        return render_system_prompt(
-            operators.specs, self.limits.max_calls, self.limits.max_parallel_calls, template=template
-        )
-
 
 Settings = TypeVar("Settings", bound=PolicySettings)
 
 
+def _known(baseline: str | None) -> str | None:
+    if baseline is not None and baseline not in BASELINES:
+        raise ValueError(f"there is no baseline {baseline!r}: choose from {', '.join(BASELINES)}")
+    return baseline
+
+
 class RunSettings(PolicySettings):
-    """One run: a policy or a baseline on benchmarks.
+    """One run: a policy or a baseline on benchmarks."""
 
-    Attributes:
-        baseline: a name in `workflow_r1.evaluation.baselines`, in place of a policy.
-        benchmarks: names of evaluation sets, files or folders.
-        limit: questions of each benchmark, drawn by `data_seed`; None asks all.
-        samples: answers to each question.
-        concurrency: questions worked on at once.
-    """
+    model_config = ConfigDict(title="Questions")
 
-    baseline: str | None = None
     benchmarks: tuple[str, ...] = Field(min_length=1)
-    limit: int | None = Field(default=None, ge=1)
-    data_seed: int = 1
-    samples: int = Field(default=1, ge=1)
-    concurrency: int = Field(default=64, ge=1)
+    """What to ask: nq, triviaqa, popqa, hotpotqa, 2wikimultihopqa, musique, bamboogle; or a file, a folder or a Hub
+    dataset, as for 'prepare --source'."""
 
-    @field_validator("baseline")
-    @classmethod
-    def _is_known(cls, name: str | None) -> str | None:
-        if name is not None and name not in BASELINES:
-            raise ValueError(f"there is no baseline {name!r}: choose from {', '.join(BASELINES)}")
-        return name
+    baseline: Annotated[str | None, AfterValidator(_known)] = None
+    """In place of a policy: direct, cot, self-consistency, medprompt, review-revise or ensemble, over the operators'
+    model."""
+
+    limit: int | None = Field(default=None, ge=1)
+    """Questions of each benchmark; by default all."""
+
+    data_seed: int = 1
+    """Which questions, under a limit."""
+
+    samples: int = Field(default=1, ge=1)
+    """Answers to each question: several add pass@k and the majority's answer."""
+
+    concurrency: int = Field(default=64, ge=1)
+    """Questions worked on at once."""
 
     @property
     def operator_seed(self) -> int | None:
@@ -180,11 +168,14 @@ class RunSettings(PolicySettings):
             raise ValueError("several samples of a policy need a temperature above 0, or they are all the same")
         return self
 
-    def identity(self, system_prompt: str | None) -> dict[str, Any]:
+    def identity(self) -> dict[str, Any]:
         """What has to be the same for results to belong to one run.
 
         Left out is what may change while a run goes on: how many questions and samples, concurrency, prices, and the
         address of an endpoint whose model has a name. Without one the address is all that tells two policies apart.
+
+        Raises:
+            EvaluationError, OperatorConfigError, PromptError: what they are about cannot be used.
         """
         services = self.operator_settings().services.values()
         models = [service.model for service in services if isinstance(service, EndpointSettings)]
@@ -192,8 +183,9 @@ class RunSettings(PolicySettings):
             return {"baseline": self.baseline, "operator_models": models, "seed": self.seed}
         kept = {"model", "temperature", "top_p", "seed", "max_response_tokens", "limits"}
         kept |= {"request"} if self.request else set()
+        system_prompt = self.policy_prompt().system
         # A system prompt lists the operators on offer.
-        offered = {"operators": list(self._offered())} if system_prompt is None else {}
+        offered = {"operators": list(self.pool.specs())} if system_prompt is None else {}
         return {
             "policy": self._policy_identity(),
             **self.model_dump(mode="json", include=kept),

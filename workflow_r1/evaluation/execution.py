@@ -46,8 +46,7 @@ def prepare(name: str, settings: RunSettings, folder: Path) -> Prepared:
         DataError, OperatorConfigError, PromptError: what they are about cannot be used.
     """
     operators = settings.operator_pool()
-    system_prompt = None if settings.baseline else settings.system_prompt(operators)
-    identity = settings.identity(system_prompt)
+    identity = settings.identity()
     examples: dict[tuple[str, str], Example] = {}
     dropped: list[Dropped] = []
     for benchmark in settings.benchmarks:

@@ -11,9 +11,8 @@ from workflow_r1.evaluation.endpoint import PolicyEndpoint
 from workflow_r1.evaluation.errors import EvaluationError
 from workflow_r1.evaluation.serving import MODEL_NAME, machine_environment, served_checkpoint
 from workflow_r1.evaluation.session import PolicySampling
-from workflow_r1.evaluation.systems import Baseline, Policy, Prompt, System
+from workflow_r1.evaluation.systems import Baseline, Policy, System
 from workflow_r1.policy.chat_format import ChatFormat, ChatFormatError, read_chat_format, usable_template
-from workflow_r1.policy.prompt import policy_messages
 from workflow_r1.policy.tokenizer import TokenizerError, load_tokenizer, lost_text_note
 
 Report = Callable[[str], None]
@@ -44,7 +43,7 @@ async def open_system(settings: RunSettings, folder: Path, report: Report) -> As
 async def open_policy(settings: PolicySettings, folder: Path, report: Report) -> AsyncIterator[Policy]:
     """As `open_system`, for a policy."""
     async with settings.operator_pool() as operators:
-        prompt = _prompt(settings.system_prompt(operators))
+        prompt = settings.policy_prompt()
         await operators.check()
         async with AsyncExitStack() as stack:
             endpoint, chat = await _endpoint(settings, folder, report, stack)
@@ -60,12 +59,6 @@ async def open_policy(settings: PolicySettings, folder: Path, report: Report) ->
                 )
             finally:
                 await endpoint.aclose()
-
-
-def _prompt(system_prompt: str | None) -> Prompt:
-    if system_prompt is None:
-        return lambda question: [{"role": "user", "content": question}]
-    return lambda question: policy_messages(question, system_prompt)
 
 
 async def _endpoint(

@@ -1,20 +1,18 @@
 """What can be evaluated: a policy, or a baseline."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Protocol
 
 from workflow_r1.evaluation.baselines import run_baseline
 from workflow_r1.evaluation.checkpoint_session import CheckpointSession
-from workflow_r1.evaluation.endpoint import Message, PolicyEndpoint
+from workflow_r1.evaluation.endpoint import PolicyEndpoint
 from workflow_r1.evaluation.session import EndpointSession, PolicySampling
 from workflow_r1.operators import OperatorPool
 from workflow_r1.policy.chat_format import ChatFormat
+from workflow_r1.policy.prompt import PolicyPrompt
 from workflow_r1.records import total
 from workflow_r1.rollout import PolicySession, RolloutLimits, rollout
 from workflow_r1.trajectory import Trajectory
-
-Prompt = Callable[[str], list[Message]]
 
 
 @dataclass(frozen=True)
@@ -70,14 +68,15 @@ class Policy:
 
     endpoint: PolicyEndpoint
     operators: OperatorPool
-    prompt: Prompt
+    prompt: PolicyPrompt
     sampling: PolicySampling
     limits: RolloutLimits
     chat: ChatFormat | None = None
 
     def session(self, question: str, seed: int) -> EndpointSession | CheckpointSession:
         """A new conversation about `question`."""
-        messages, sampling = self.prompt(question), replace(self.sampling, seed=seed)
+        messages = self.prompt.messages([{"role": "user", "content": question}])
+        sampling = replace(self.sampling, seed=seed)
         if self.chat is None:
             return EndpointSession(self.endpoint, messages, sampling)
         return CheckpointSession(self.endpoint, self.chat, messages, sampling)

@@ -2,6 +2,7 @@
 
 from workflow_r1.operators.builtin import BUILTIN_OPERATORS, WARNING_OP
 from workflow_r1.operators.pool import OperatorPool
+from workflow_r1.operators.registry import PoolSettings
 from workflow_r1.operators.spec import InputField, OperatorSpec
 from workflow_r1.services.coordinator import RunCoordinator
 from workflow_r1.services.errors import OperatorConfigError, OperatorEndpointError
@@ -23,6 +24,7 @@ __all__ = [
     "OperatorSettings",
     "OperatorSpec",
     "OperatorUsage",
+    "PoolSettings",
     "RunCoordinator",
     "RunLedger",
     "Sampling",

@@ -2,12 +2,36 @@
 
 import importlib
 from collections.abc import Sequence
+from typing import Annotated
 
-from pydantic import ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from workflow_r1.operators.builtin import BUILTIN_OPERATORS, WARNING_OP, Search
 from workflow_r1.operators.spec import OperatorSpec
 from workflow_r1.services.errors import OperatorConfigError
+
+
+def _names(value: object) -> object:
+    return [name.strip() for name in value.split(",") if name.strip()] if isinstance(value, str) else value
+
+
+class PoolSettings(BaseModel):
+    """Which operators a policy is offered."""
+
+    model_config = ConfigDict(title="Operators on offer", extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    names: Annotated[tuple[str, ...] | None, BeforeValidator(_names)] = None
+    """The operators on offer, such as A,B,C; by default all that there are but the built-in Search."""
+
+    modules: tuple[str, ...] = ()
+    """Python modules that declare operators of one's own."""
+
+    search: bool = False
+    """Offer the Search operator too."""
+
+    def specs(self) -> dict[str, OperatorSpec]:
+        """The declarations, in order; raises what `select_operators` does."""
+        return select_operators(self.names, self.modules, self.search)
 
 
 def select_operators(
@@ -34,7 +58,7 @@ def select_operators(
     known.setdefault(Search.name, Search)
     if not chosen:
         raise OperatorConfigError(
-            f"No operator is on offer: name at least one in workflow_r1.operator_names, of {', '.join(known)}."
+            f"No operator is on offer: name at least one in workflow_r1.pool.names, of {', '.join(known)}."
         )
     if unknown := [name for name in chosen if name not in known]:
         raise OperatorConfigError(f"There is no operator named {unknown[0]!r}: choose from {', '.join(known)}.")

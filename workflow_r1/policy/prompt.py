@@ -1,6 +1,10 @@
-"""The policy's prompt, rendered from the operators' declarations, so that prompt and pool cannot drift apart."""
+"""What a trajectory starts from: the system message, rendered from the run's operators and limits, and the question.
 
-from collections.abc import Sequence
+Training, the checks before it, `eval` and `ask` all take it from here.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from jinja2 import StrictUndefined, TemplateSyntaxError
@@ -8,28 +12,52 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from workflow_r1.errors import UserError
 from workflow_r1.operators import OperatorSpec
+from workflow_r1.rollout import RolloutLimits
 
-DEFAULT_TEMPLATE = Path(__file__).with_name("prompt.jinja")
+BUILT_IN = Path(__file__).with_name("prompt.jinja")
+_OWN = ("system", "developer")  # roles of a message that stands in place of ours
 
 
 class PromptError(UserError):
     """A prompt template that cannot be used: one sentence that says what to do."""
 
 
-def render_system_prompt(
-    operators: Sequence[OperatorSpec],
-    max_calls: int = 20,
-    max_parallel_calls: int = 1,
-    template: Path = DEFAULT_TEMPLATE,
-) -> str:
+@dataclass(frozen=True)
+class PolicyPrompt:
+    """What a policy reads before its first turn.
+
+    Attributes:
+        system: the system message; None leaves it out.
+    """
+
+    system: str | None
+
+    @classmethod
+    def of(cls, setting: str, operators: Sequence[OperatorSpec], limits: RolloutLimits) -> "PolicyPrompt":
+        """The prompt that `workflow_r1.prompt` names: `default`, `none`, or a template's file.
+
+        Raises:
+            PromptError: as `render_system_prompt`.
+        """
+        if setting == "none":
+            return cls(None)
+        return cls(render_system_prompt(operators, limits, BUILT_IN if setting == "default" else Path(setting)))
+
+    def messages(self, row: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:
+        """The chat messages for those of a row, behind the system message where the row brings none of its own."""
+        own = [dict(message) for message in row]
+        if self.system is None or any(message["role"] in _OWN for message in own):
+            return own
+        return [{"role": "system", "content": self.system}, *own]
+
+
+def render_system_prompt(operators: Sequence[OperatorSpec], limits: RolloutLimits, template: Path = BUILT_IN) -> str:
     """The system prompt for a pool of operators.
 
     Args:
         operators: the declarations on offer, such as `OperatorPool.specs`.
-        max_calls: operator calls in one trajectory.
-        max_parallel_calls: operator calls in one turn.
-        template: a Jinja template, run in a sandbox. It sees these arguments by their names; of an operator it mostly
-            needs `name`, `use_when`, `input_form` and `inputs`.
+        template: a Jinja template, run in a sandbox. It sees `operators`, and the limits by their names, such as
+            `max_calls`; of an operator it mostly needs `name`, `use_when`, `input_form` and `inputs`.
 
     Raises:
         PromptError: the template cannot be read or rendered, or leaves an operator out.
@@ -38,12 +66,12 @@ def render_system_prompt(
         source = template.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
-        raise PromptError(f"The prompt template {template} cannot be read: {reason}.") from None
+        raise PromptError(
+            f"The prompt template {template} cannot be read: {reason}. A prompt is default, none, or a template's file."
+        ) from None
     environment = ImmutableSandboxedEnvironment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     try:
-        prompt = environment.from_string(source).render(
-            operators=list(operators), max_calls=max_calls, max_parallel_calls=max_parallel_calls
-        )
+        prompt = environment.from_string(source).render(operators=list(operators), **dict(limits))
     except TemplateSyntaxError as error:
         raise PromptError(f"The prompt template {template}, line {error.lineno}: {error.message}.") from None
     except Exception as error:  # a template is a program of the user's: it can fail in every way
@@ -54,8 +82,3 @@ def render_system_prompt(
             "them out of the pool."
         )
     return prompt.strip()
-
-
-def policy_messages(question: str, system_prompt: str) -> list[dict[str, str]]:
-    """The chat messages that a trajectory starts from."""
-    return [{"role": "system", "content": system_prompt}, {"role": "user", "content": question}]

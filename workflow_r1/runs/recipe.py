@@ -55,6 +55,14 @@ def with_quoted_paths(overrides: Sequence[str]) -> list[str]:
     return readable
 
 
+def with_our_settings(overrides: Sequence[str]) -> list[str]:
+    """The overrides, where those of the `workflow_r1` section may name what no recipe holds.
+
+    Its defaults, and what is no setting of it, stand in `WorkflowConfig` alone.
+    """
+    return [f"++{override}" if re.match(r"workflow_r1[.=]", override) else override for override in overrides]
+
+
 def _readable(value: str) -> str:
     is_path = value.startswith(("/", "~/", "./", "../"))
     if not is_path and _is_read(value):  # a sweep, which is refused later in words of its own
@@ -111,10 +119,7 @@ def compose_recipe(name: str, overrides: Sequence[str]) -> DictConfig:
 
 
 def total_steps(config: DictConfig) -> int | None:
-    """The training steps that a configuration asks for, as verl counts them; None where its data lies elsewhere.
-
-    Prompts that are too long are left out by verl, so it may count fewer.
-    """
+    """The training steps that a configuration asks for, as verl counts them; None where its data lies elsewhere."""
     return config.trainer.total_training_steps or steps_of_epochs(config)
 
 

@@ -26,6 +26,7 @@ from workflow_r1.runs.recipe import (
     compose_recipe,
     quoted,
     total_steps,
+    with_our_settings,
     with_quoted_paths,
 )
 from workflow_r1.runs.report import RunReport, print_report
@@ -63,7 +64,7 @@ def train(overrides: Sequence[str], recipe: str | None = None) -> int:
         recipe = REFERENCE if hardware.gpu else EMBEDDED
         if hardware.note:
             console.print(hardware.note, style="yellow")
-    overrides = with_quoted_paths(_take_key_out(overrides))
+    overrides = with_our_settings(with_quoted_paths(_take_key_out(overrides)))
     config = compose_recipe(recipe, overrides)
     preflight.check_machine(config.trainer.device)
     preflight.check_temporary_folders(os.environ)

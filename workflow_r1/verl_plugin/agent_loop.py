@@ -10,6 +10,7 @@ from verl.experimental.agent_loop.agent_loop import AgentLoopBase, AgentLoopMetr
 from workflow_r1.config import WorkflowConfig
 from workflow_r1.data.verl_rows import row_question
 from workflow_r1.operators import OperatorPool
+from workflow_r1.policy.prompt import PolicyPrompt
 from workflow_r1.rollout import rollout
 from workflow_r1.trajectory import EndedBy, Trajectory
 from workflow_r1.verl_plugin.session import VerlSession
@@ -22,9 +23,8 @@ logging.getLogger("verl.utils.tokenizer.continuous_token_wiring").setLevel(loggi
 class WorkflowAgentLoop(AgentLoopBase):
     """Interleaves the policy's Think-Action turns with operator calls.
 
-    What verl configures is read from `actor_rollout_ref.rollout` (lengths, `multi_turn.max_assistant_turns`,
-    `max_parallel_calls`, `max_tool_response_length` in tokens, `tool_response_truncate_side`), the rest from the
-    top-level `workflow_r1` section (`workflow_r1.config.WorkflowConfig`).
+    What verl configures, such as lengths, is read from `actor_rollout_ref.rollout`; the prompt, the operators and the
+    limits of a trajectory from the top-level `workflow_r1` section (`workflow_r1.config.WorkflowConfig`).
     """
 
     def __init__(self, *args: Any, hf_model_type: str | None = None, **kwargs: Any):
@@ -32,17 +32,17 @@ class WorkflowAgentLoop(AgentLoopBase):
         # family's (DeepSeek-R1-Distill-Qwen). Sessions read the template itself, so any builder will do.
         super().__init__(*args, **kwargs)
         self.workflow_config = WorkflowConfig.parse(self.config)
-        self.limits = self.workflow_config.limits(self.rollout_config.multi_turn)
 
     async def run(self, sampling_params: dict[str, Any], priority: int = 0, **kwargs: Any) -> AgentLoopOutput:
         """Roll out one dataset row; verl passes its columns as keyword arguments."""
-        messages = [dict(message) for message in kwargs["raw_prompt"]]
+        section = self.workflow_config.model_dump_json()
+        messages = _policy_prompt(section).messages(kwargs["raw_prompt"])
         session = VerlSession(self, messages, sampling_params, int(priority))
         trajectory = await rollout(
             question=row_question({**kwargs, "prompt": messages}),
             session=session,
-            operators=_operator_pool(self.workflow_config.model_dump_json()),
-            limits=self.limits,
+            operators=_operator_pool(section),
+            limits=self.workflow_config.limits,
             tokenizer=session.tokenizer,
         )
         trajectory.data_source = kwargs.get("data_source", "")
@@ -78,3 +78,9 @@ class WorkflowAgentLoop(AgentLoopBase):
 def _operator_pool(config: str) -> OperatorPool:
     """The process's one pool: verl builds an agent loop a trajectory, but connections and limits outlive it."""
     return WorkflowConfig.model_validate_json(config).operator_pool(os.environ, coordinated=True)
+
+
+@lru_cache(maxsize=1)
+def _policy_prompt(config: str) -> PolicyPrompt:
+    """Rendered once a process."""
+    return WorkflowConfig.model_validate_json(config).policy_prompt()

@@ -8,11 +8,16 @@ from uuid import uuid4
 
 from omegaconf import OmegaConf
 
+from workflow_r1.errors import UserError
 from workflow_r1.policy.chat_format import ChatFormat, read_chat_format
 from workflow_r1.policy.token_session import Sample, TokenSession
 
 if TYPE_CHECKING:  # importing verl's module imports our agent loop, and that this one
     from verl.experimental.agent_loop.agent_loop import AgentLoopBase
+
+
+class PromptTooLongError(UserError):
+    """A prompt that verl would cut, of data that could not be measured before the run."""
 
 
 class VerlSession(TokenSession):
@@ -34,9 +39,11 @@ class VerlSession(TokenSession):
         arguments = OmegaConf.to_container(OmegaConf.create(loop.apply_chat_template_kwargs))
         chat = _chat_format(loop.tokenizer, json.dumps(arguments, sort_keys=True))
         super().__init__(chat, messages, loop.rollout_config.response_length)
-        # verl's tensors have no room for a longer prompt; its filter of the data has left none out of a template's own.
-        self.prompt_ids = loop._cap_text_prompt_length(self.prompt_ids)
-        self.token_ids = list(self.prompt_ids)
+        if len(self.prompt_ids) > (most := loop.rollout_config.prompt_length):  # for which verl's tensors have no room
+            raise PromptTooLongError(
+                f"A prompt has {len(self.prompt_ids):,} tokens with its system message, more than "
+                f"data.max_prompt_length={most:,}: raise it."
+            )
         self.tokenizer: Any = loop.tokenizer
         self._loop = loop
         self._sampling_params = sampling_params

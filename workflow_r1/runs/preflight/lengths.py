@@ -6,18 +6,22 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from workflow_r1.config import WorkflowConfig
 from workflow_r1.data.lengths import count_tokens
 from workflow_r1.data.training import iterate_rows, load_training_file
 from workflow_r1.errors import reason_of
+from workflow_r1.policy.prompt import PolicyPrompt
 from workflow_r1.runs.preflight.model import policy_tokenizer, why_not_loaded
+from workflow_r1.runs.preflight.rollouts import AGENT_LOOP
 from workflow_r1.runs.recipe import LaunchError
 
 
 def check_lengths(config: DictConfig) -> list[str]:
-    """Measure the prompts as verl will, which leaves those that are too long out. Model and data have been checked.
+    """Measure the prompts, the run's system message included. Model and data have been checked.
 
     Returns:
-        A sentence for each of `data.train_files` and `data.val_files` that loses some of its prompts.
+        A sentence for each of `data.train_files` and `data.val_files` of which verl leaves some prompts out, as it can
+        with another agent loop than ours.
 
     Raises:
         LaunchError: too few are left, too long ones would be cut, or a rollout does not fit in the model's context.
@@ -25,9 +29,9 @@ def check_lengths(config: DictConfig) -> list[str]:
     _check_context(config)
     if (config.data.get("custom_cls") or {}).get("path"):
         return []
-    tokenizer = policy_tokenizer(config)
+    tokenizer, prompt = policy_tokenizer(config), WorkflowConfig.parse(config).policy_prompt()
     fewest = {"train_files": config.data.train_batch_size, "val_files": 1}
-    notes = (_check_prompts(config.data, setting, tokenizer, needed) for setting, needed in fewest.items())
+    notes = (_check_prompts(config, setting, tokenizer, prompt, needed) for setting, needed in fewest.items())
     return [note for note in notes if note]
 
 
@@ -51,9 +55,11 @@ def _check_context(config: DictConfig) -> None:
         )
 
 
-def _check_prompts(data: DictConfig, setting: str, tokenizer: Any, needed: int) -> str | None:
+def _check_prompts(config: DictConfig, setting: str, tokenizer: Any, prompt: PolicyPrompt, needed: int) -> str | None:
+    data = config.data
     files = [data[setting]] if isinstance(data[setting], str) else list(data[setting])
-    texts = (text for file in files if not file.startswith("hdfs://") for text in _rendered(file, data, tokenizer))
+    here = [file for file in files if not file.startswith("hdfs://")]
+    texts = (text for file in here for text in _rendered(file, config, tokenizer, prompt))
     lengths = count_tokens(texts, tokenizer)
     most = data.max_prompt_length
     left = sum(length <= most for length in lengths)
@@ -61,26 +67,29 @@ def _check_prompts(data: DictConfig, setting: str, tokenizer: Any, needed: int) 
         return None
     too_long = (
         f"{len(lengths) - left:,} of the {len(lengths):,} prompts of data.{setting} are longer than "
-        f"data.max_prompt_length={most} tokens (the shortest prompt has {min(lengths):,}, the longest {max(lengths):,})"
+        f"data.max_prompt_length={most} tokens (the shortest prompt has {min(lengths):,}, the longest {max(lengths):,}"
     )
+    too_long += ", the system message included)" if prompt.system else ")"
+    if not data.filter_overlong_prompts:
+        raise LaunchError(
+            f"{too_long}, and none is cut or left out: raise data.max_prompt_length, or take them out of the data."
+        )
     if left < needed:
         raise LaunchError(
             f"{too_long}, and the {left:,} that are left are no batch of {needed:,}: raise data.max_prompt_length."
         )
-    if not data.filter_overlong_prompts:
-        raise LaunchError(
-            f"{too_long}, and with data.filter_overlong_prompts=False verl would cut off their beginning: raise "
-            "data.max_prompt_length, or leave data.filter_overlong_prompts True."
-        )
     return f"{too_long}: they are left out."
 
 
-def _rendered(file: str, data: DictConfig, tokenizer: Any) -> Iterator[str]:
-    key, given = data.prompt_key, data.get("apply_chat_template_kwargs")
+def _rendered(file: str, config: DictConfig, tokenizer: Any, prompt: PolicyPrompt) -> Iterator[str]:
+    key, given = config.data.prompt_key, config.data.get("apply_chat_template_kwargs")
     kwargs: Any = OmegaConf.to_container(given) if given else {}
-    for number, row in enumerate(iterate_rows(load_training_file(file), [key])):
+    default_agent = config.actor_rollout_ref.rollout.agent.default_agent_loop
+    for number, row in enumerate(iterate_rows(load_training_file(file), [key, "agent_name"])):
+        is_ours = (row.get("agent_name") or default_agent) == AGENT_LOOP
         try:
-            yield tokenizer.apply_chat_template(row[key], add_generation_prompt=True, tokenize=False, **kwargs)
+            messages = prompt.messages(row[key]) if is_ours else row[key]
+            yield tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False, **kwargs)
         except Exception as error:  # a template raises whatever it likes
             raise LaunchError(
                 f"The policy's chat template cannot render the prompt of row {number:,} of {file}: {reason_of(error)}."

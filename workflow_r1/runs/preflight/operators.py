@@ -7,16 +7,18 @@ from omegaconf import DictConfig
 
 from workflow_r1.config import ConfigError, WorkflowConfig
 from workflow_r1.operators import OperatorConfigError, OperatorEndpointError, OperatorPool
+from workflow_r1.policy.prompt import PromptError
 from workflow_r1.runs.recipe import LaunchError
 
 
 def check_operators(config: DictConfig) -> WorkflowConfig:
-    """The `workflow_r1` section fits, and the operator endpoint serves its model."""
+    """The `workflow_r1` section fits, its prompt can be rendered, and the operator endpoint serves its model."""
     try:
         section = WorkflowConfig.parse(config)
+        section.policy_prompt()
         _check_budget(section)
         asyncio.run(_reach(section.operator_pool(os.environ)))
-    except (ConfigError, OperatorConfigError, OperatorEndpointError) as error:
+    except (ConfigError, PromptError, OperatorConfigError, OperatorEndpointError) as error:
         raise LaunchError(str(error)) from None
     return section
 

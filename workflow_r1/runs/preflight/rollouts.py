@@ -3,6 +3,7 @@
 What is listed was read in verl 0.9.1's code; settings that it does not read at all are here too, where users set them.
 """
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -103,8 +104,13 @@ RULES: tuple[tuple[str, Test, str], ...] = (
     (
         "data.truncation",
         _is("error"),
-        "is not read by verl 0.9.1, which leaves prompts that are too long out: leave it at error, and raise "
-        "data.max_prompt_length",
+        "is not read by verl 0.9.1: leave it at error, and raise data.max_prompt_length",
+    ),
+    (
+        "data.filter_overlong_prompts",
+        _unless(_ours, _is(False)),
+        "would leave rows out by their length without the run's system message: leave it False; the prompts are "
+        "measured before the run",
     ),
     ("data.tokenizer", _is(None), "is not read by verl 0.9.1: set actor_rollout_ref.model.tokenizer_path"),
     ("data.sampler", _is(None), "is not read by verl 0.9.1: data.shuffle and data.seed make the order"),
@@ -165,22 +171,35 @@ RULES: tuple[tuple[str, Test, str], ...] = (
     (
         f"{_MULTI_TURN}.enable",
         _is(True),
-        f"is not read by verl's V1 trainer: leave it True; a single turn is {_MULTI_TURN}.max_assistant_turns=1",
+        "is not read by verl's V1 trainer: leave it True; a single turn is workflow_r1.limits.max_turns=1",
     ),
     (
         f"{_MULTI_TURN}.max_user_turns",
         _unless(_ours, _is(None)),
-        f"is not read by workflow_r1_agent_loop: set {_MULTI_TURN}.max_assistant_turns",
+        "is not read by workflow_r1_agent_loop: set workflow_r1.limits.max_turns",
+    ),
+    *(
+        (
+            f"{_MULTI_TURN}.{name}",
+            _unless(_ours, _is(verls)),
+            f"is not read by workflow_r1_agent_loop: leave it at verl's {json.dumps(verls)}, and set {ours}",
+        )
+        for name, verls, ours in (
+            ("max_assistant_turns", None, "workflow_r1.limits.max_turns"),
+            ("max_parallel_calls", 1, "workflow_r1.limits.max_parallel_calls"),
+            ("max_tool_response_length", 256, "workflow_r1.limits.max_observation_length, in tokens"),
+            ("tool_response_truncate_side", "middle", "workflow_r1.limits.truncate_side"),
+        )
     ),
     (
         f"{_MULTI_TURN}.tool_config_path",
         _unless(_ours, _is(None)),
-        "is not read by workflow_r1_agent_loop: declare operators in workflow_r1.operator_modules",
+        "is not read by workflow_r1_agent_loop: declare operators in workflow_r1.pool.modules",
     ),
     (
         f"{_MULTI_TURN}.function_tool_path",
         _unless(_ours, _is(None)),
-        "is not read by workflow_r1_agent_loop: declare operators in workflow_r1.operator_modules",
+        "is not read by workflow_r1_agent_loop: declare operators in workflow_r1.pool.modules",
     ),
     (
         f"{_MULTI_TURN}.format",
@@ -233,7 +252,7 @@ def check_rollouts(config: DictConfig) -> None:
                 f"{setting} is not read by verl's V1 trainer: the settings of the reward are under reward now."
             )
     try:
-        WorkflowConfig.parse(config).limits(config.actor_rollout_ref.rollout.multi_turn)
+        WorkflowConfig.parse(config)
     except ConfigError as error:
         raise LaunchError(str(error)) from None
 
