@@ -13,6 +13,7 @@ from verl.trainer.ppo.v1 import trainer_base
 from verl.trainer.ppo.v1.trainer_base import PPOTrainer
 
 from workflow_r1.runs.recipe import EMBEDDED, compose_recipe
+from workflow_r1.runs.stop import Stop, forget_stop, read_stop
 from workflow_r1.verl_plugin.stops import RolloutsLost, RunStopped
 from workflow_r1.verl_plugin.trainer import WorkflowTrainer
 
@@ -186,3 +187,25 @@ def test_a_validations_losses_are_logged(monkeypatch: pytest.MonkeyPatch):
     trainer.replay_buffer.take_lost = lambda partition: {"val": 1}[partition]
     assert run(trainer) is None
     assert trainer.logged[2] == {"loss": 0.5, "val": 1.0, "workflow/validation_rollouts_lost": 1}
+
+
+def test_why_it_ended_is_in_a_file_of_its_folder(monkeypatch: pytest.MonkeyPatch):
+    trainer = Trainer(monkeypatch)
+    folder = Path(trainer.config.trainer.default_local_dir)
+    assert run(trainer) is None
+    assert read_stop(folder) is None
+    trainer = Trainer(monkeypatch)
+    trainer.replay_buffer.stop_reason = lambda: "The budget is spent."
+    run(trainer)
+    assert read_stop(folder) == Stop(reason="The budget is spent.", on_purpose=True)
+    forget_stop(folder)
+    assert read_stop(folder) is None
+
+
+def test_a_failure_leaves_its_cause_in_one_line(monkeypatch: pytest.MonkeyPatch):
+    trainer = Trainer(monkeypatch)
+    monkeypatch.setattr(PPOTrainer, "step", lambda *_: {}["no such\nkey"])
+    with pytest.raises(KeyError):
+        trainer.fit(SimpleNamespace())
+    stop = read_stop(Path(trainer.config.trainer.default_local_dir))
+    assert stop == Stop(reason="KeyError: 'no such\\nkey'", on_purpose=False)

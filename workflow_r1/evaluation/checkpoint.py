@@ -1,7 +1,6 @@
 """From what a user names as a policy to a folder that vLLM can serve; `verl_plugin.merge` merges verl's shards."""
 
 import asyncio
-import shutil
 import sys
 from asyncio.subprocess import PIPE, STDOUT
 from collections.abc import Mapping
@@ -9,6 +8,7 @@ from pathlib import Path
 
 from workflow_r1.evaluation.errors import EvaluationError
 from workflow_r1.runs.checkpoints import last_step
+from workflow_r1.system.files import made_whole
 from workflow_r1.system.supervision import under_supervisor
 
 _SHARDED = "fsdp_config.json"
@@ -58,16 +58,12 @@ async def merged_checkpoint(checkpoint: str, environ: Mapping[str, str]) -> str:
         EvaluationError: they could not be merged.
     """
     shards = Path(checkpoint)
-    merged, unfinished = shards.parent / "merged", shards.parent / "merged.unfinished"
+    merged = shards.parent / "merged"
     if not (shards / _SHARDED).is_file():
         return checkpoint
     if not _is_newer(merged / "config.json", shards):
-        try:
+        with made_whole(merged) as unfinished:
             await _merge(shards, unfinished, environ)
-            shutil.rmtree(merged, ignore_errors=True)
-            unfinished.rename(merged)
-        finally:
-            shutil.rmtree(unfinished, ignore_errors=True)
     return str(merged)
 
 

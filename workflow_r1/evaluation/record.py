@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from workflow_r1.evaluation.errors import EvaluationError
 from workflow_r1.records import Text
+from workflow_r1.system.files import made_whole
 from workflow_r1.system.folder_lock import FolderInUseError, FolderLock
 from workflow_r1.trajectory import Trajectory
 
@@ -85,9 +86,8 @@ class ResultStore:
                     "choose another --output, or delete the folder."
                 )
         else:
-            unfinished = path.with_suffix(".unfinished")
-            unfinished.write_text(json.dumps(identity, indent=2) + "\n", encoding="utf-8")
-            unfinished.replace(path)
+            with made_whole(path) as unfinished:
+                unfinished.write_text(json.dumps(identity, indent=2) + "\n", encoding="utf-8")
 
     def _load(self) -> None:
         self._file.seek(0)

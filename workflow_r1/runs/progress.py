@@ -12,11 +12,11 @@ from rich.console import Console
 logger = logging.getLogger(__name__)
 
 _PHASES = (  # the newest of these in verl's log says what a long start is busy with
-    ("ray init kwargs", "starting Ray"),
-    ("TaskRunnerV1", "loading the trainer"),
-    ("FSDP", "placing the policy"),
-    ("vLLMHttpServer", "starting vLLM"),
-    ("Creating file logger", "first validation: vLLM compiles its sampler"),
+    (b"ray init kwargs", "starting Ray"),
+    (b"TaskRunnerV1", "loading the trainer"),
+    (b"FSDP", "placing the policy"),
+    (b"vLLMHttpServer", "starting vLLM"),
+    (b"Creating file logger", "first validation: vLLM compiles its sampler"),
 )
 _POLL_SECONDS = 0.5
 _VALIDATION_EM = re.compile(r"val-core/(?P<source>.*)/acc/mean@\d+", re.DOTALL)  # a source may hold slashes itself
@@ -36,15 +36,18 @@ def parse_metrics(line: bytes) -> tuple[int, dict[str, float]]:
     return step, {name: value for name, value in data.items() if isinstance(value, int | float)}
 
 
-class MetricsTail:
-    """Reads the complete lines that a JSONL metrics file gains."""
+class Tail:
+    """Reads the complete lines that a file gains.
 
-    def __init__(self, path: Path):
-        self._path = path
-        self._position = 0
+    Args:
+        start: the byte to begin at.
+    """
 
-    def new_records(self) -> Iterator[tuple[int, dict[str, float]]]:
-        """`(step, metrics)` of every line written since the last call."""
+    def __init__(self, path: Path, start: int = 0):
+        self._path, self._position = path, start
+
+    def new_lines(self) -> Iterator[bytes]:
+        """Every line written since the last call."""
         if not self._path.exists():
             return
         with self._path.open("rb") as file:
@@ -53,10 +56,36 @@ class MetricsTail:
                 if not line.endswith(b"\n"):
                     return
                 self._position += len(line)
-                try:
-                    yield parse_metrics(line)
-                except (ValueError, RecursionError):
-                    logger.warning("A broken line of %s is left out: %.60r", self._path, line)
+                yield line
+
+
+class MetricsTail:
+    """Reads the records that a JSONL metrics file gains."""
+
+    def __init__(self, path: Path):
+        self._path, self._tail = path, Tail(path)
+
+    def new_records(self) -> Iterator[tuple[int, dict[str, float]]]:
+        """`(step, metrics)` of every line written since the last call."""
+        for line in self._tail.new_lines():
+            try:
+                yield parse_metrics(line)
+            except (ValueError, RecursionError):
+                logger.warning("A broken line of %s is left out: %.60r", self._path, line)
+
+
+class StartPhases:
+    """What a long start is busy with, from verl's log as it grows."""
+
+    def __init__(self, log: Path, start: int):
+        self._tail, self._reached = Tail(log, start), -1
+
+    def newest(self) -> str:
+        for line in self._tail.new_lines():
+            for number, (mark, _) in enumerate(_PHASES):
+                if number > self._reached and mark in line:
+                    self._reached = number
+        return _PHASES[self._reached][1] if self._reached >= 0 else "starting"
 
 
 def follow(
@@ -72,7 +101,7 @@ def follow(
     Returns:
         The records of this start.
     """
-    tail, records = MetricsTail(metrics), []
+    tail, phases, records = MetricsTail(metrics), StartPhases(log, log_start), []
     started = time.monotonic()
     with console.status("starting") as status:
         alive = True
@@ -83,7 +112,7 @@ def follow(
                 for line in describe(step, total_steps, data):
                     console.print(line, markup=False)
             minutes, seconds = divmod(int(time.monotonic() - started), 60)
-            phase = _phase(log, log_start) if not records else "training"
+            phase = "training" if records else phases.newest()
             status.update(f"{phase} ({minutes}:{seconds:02d})")
             if alive:
                 time.sleep(_POLL_SECONDS)
@@ -119,10 +148,3 @@ def describe(step: int, total_steps: int | None, data: Mapping[str, float]) -> I
 def validation_scores(data: Mapping[str, float]) -> dict[str, float]:
     """Validation EM by data source, from verl's `val-core/<source>/acc/mean@n`."""
     return {found["source"]: value for key, value in data.items() if (found := _VALIDATION_EM.fullmatch(key))}
-
-
-def _phase(log: Path, start: int) -> str:
-    with log.open("rb") as file:
-        file.seek(start)
-        text = file.read().decode(errors="replace")
-    return next((phase for mark, phase in reversed(_PHASES) if mark in text), "starting")

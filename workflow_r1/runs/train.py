@@ -31,6 +31,7 @@ from workflow_r1.runs.recipe import (
 )
 from workflow_r1.runs.report import RunReport, print_report
 from workflow_r1.runs.resume import Start, find_start, set_aside, starts_anew
+from workflow_r1.runs.stop import forget_stop, read_stop
 from workflow_r1.runs.trackers import tracker_places, trackers_of
 from workflow_r1.runs.trainer import start_trainer
 from workflow_r1.services.coordinator import LEDGER_FILE
@@ -39,8 +40,7 @@ from workflow_r1.system.endings import end_in_order, uninterrupted
 from workflow_r1.system.folder_lock import FolderInUseError, FolderLock
 from workflow_r1.system.terminal import TextConsole
 
-_STOPPED = "RunStopped: "  # the last line of a traceback of `verl_plugin.stops.RunStopped`
-_CAUSE = re.compile(r"^(\S*\.)?\w*(Error|Exception|RunStopped)(\(.*\))?: ")
+_CAUSE = re.compile(r"^(\S*\.)?\w*(Error|Exception)(\(.*\))?: ")
 _KEY_OVERRIDE = re.compile(r"\+{0,2}workflow_r1\.operators\.api_key=(?P<key>.*)", re.DOTALL)
 
 
@@ -218,6 +218,7 @@ def _run(
         console.print(f"trainer.save_freq={config.trainer.save_freq}: no checkpoint will be saved.")
     console.print(f"verl's log goes to {log}")
     log_start = log.stat().st_size if log.exists() else 0
+    forget_stop(output_dir)
     trainer = start_trainer(recipe, [*overrides, *_of_the_trainer_alone(config, output_dir)], environ, log, lock)
     try:
         follow(console, Path(environ["VERL_FILE_LOGGER_PATH"]), log, log_start, steps, lambda: trainer.running)
@@ -227,15 +228,15 @@ def _run(
     finally:
         with uninterrupted(), console.status("stopping the trainer and its servers"):
             trainer.stop()
-    error = last_error(log, log_start, trainer.exit_code) if trainer.exit_code else None
-    if error and _STOPPED not in error:
+    stop = read_stop(output_dir)
+    if trainer.exit_code and not (stop and stop.on_purpose):
+        error = stop.reason if stop else last_error(log, log_start, trainer.exit_code)
         raise LaunchError(f"Training failed: {error} The whole log is in {log}.")
     print_report(console, report)
-    if error:
+    if stop:
         saved = last_step(output_dir)
         raise LaunchError(
-            f"Stopped{f', with step {saved} saved' if saved else ''}: {error.partition(_STOPPED)[2]} "
-            f"{_resumes(config, output_dir)}"
+            f"Stopped{f', with step {saved} saved' if saved else ''}: {stop.reason} {_resumes(config, output_dir)}"
         )
     return 0
 
@@ -247,7 +248,10 @@ def _resumes(config: DictConfig, output_dir: Path) -> str:
 
 
 def last_error(log: Path, start: int = 0, exit_code: int = 1) -> str:
-    """The last line of a log that names an exception, which in a Ray traceback is the cause."""
+    """Why a trainer ended that could not say so itself, such as one that never came up.
+
+    It is the last line of its log that names an exception, which in a Ray traceback is the cause.
+    """
     with log.open("rb") as file:
         file.seek(start)
         lines = file.read().decode(errors="replace").splitlines()

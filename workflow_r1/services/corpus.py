@@ -18,6 +18,7 @@ from workflow_r1.data.golds import read_text
 from workflow_r1.services.errors import OperatorConfigError
 from workflow_r1.services.request import ChatRequest, Tally
 from workflow_r1.services.search_client import passage_list
+from workflow_r1.system.files import made_whole
 
 _MANIFEST = "manifest.json"
 _COLUMNS = ("title", "text", "contents")
@@ -183,9 +184,8 @@ def _publish(partial: Path, folder: Path, passages: int) -> None:
     files = {path.name: path.stat().st_size for path in partial.iterdir()}
     for name in files:
         (partial / name).replace(folder / name)
-    manifest = partial / _MANIFEST
-    manifest.write_text(_Manifest(passages=passages, files=files).model_dump_json(), encoding="utf-8")
-    manifest.replace(folder / _MANIFEST)
+    with made_whole(folder / _MANIFEST) as manifest:
+        manifest.write_text(_Manifest(passages=passages, files=files).model_dump_json(), encoding="utf-8")
 
 
 def _passage(row: dict[str, Any], where: str) -> dict[str, str]:

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from workflow_r1.services.errors import OperatorConfigError
 from workflow_r1.services.result import OperatorResult
 from workflow_r1.services.usage import OperatorUsage, UsageMeter
+from workflow_r1.system.files import made_whole
 
 _FEWEST_CALLS = 20  # of a step, before a fraction of them says anything
 
@@ -104,9 +105,8 @@ class RunLedger:
 
     def save(self) -> None:
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        part = self._path.with_suffix(".part")
-        part.write_text(self.total.model_dump_json(), encoding="utf-8")
-        part.replace(self._path)
+        with made_whole(self._path) as part:
+            part.write_text(self.total.model_dump_json(), encoding="utf-8")
 
 
 def read_ledger(path: Path) -> UsageMeter:

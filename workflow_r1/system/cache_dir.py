@@ -1,11 +1,12 @@
 """Where what is slow to make is kept between runs."""
 
 import os
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 from filelock import FileLock
+
+from workflow_r1.system.files import made_whole
 
 
 def cache_dir() -> Path:
@@ -24,8 +25,6 @@ def made_once(folder: Path, make: Callable[[Path], None]) -> Path:
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.with_suffix(".lock")):
         if not folder.exists():
-            unfinished = folder.with_suffix(".unfinished")
-            shutil.rmtree(unfinished, ignore_errors=True)
-            make(unfinished)
-            unfinished.rename(folder)
+            with made_whole(folder) as unfinished:
+                make(unfinished)
     return folder

@@ -4,7 +4,8 @@ or when too many rollouts raise.
 Selected with `trainer.v1.trainer_mode=workflow_r1`, through verl's own trainer registry.
 """
 
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ from verl.trainer.ppo.v1.trainer_base import register_trainer
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 
 from workflow_r1.runs.checkpoints import CONFIG_FILE, step_folder
+from workflow_r1.runs.stop import Stop, write_stop
 from workflow_r1.verl_plugin import patches  # noqa: F401  (takes hold by being imported)
+from workflow_r1.verl_plugin.agent_loop_manager import describe
 from workflow_r1.verl_plugin.stops import RolloutsLost, RunStopped
 
 
@@ -31,6 +34,10 @@ class WorkflowTrainer(PPOTrainerSync):
         self._saved_step = 0
         self._data_position: Any = None  # of the data loader after the last whole step
 
+    def init(self) -> None:
+        with self._saying_why_it_ends():
+            super().init()
+
     def on_init_end(self) -> None:
         super().on_init_end()
         self._saved_step = self.global_steps  # the one that was resumed from
@@ -38,9 +45,21 @@ class WorkflowTrainer(PPOTrainerSync):
     def fit(self, agent_loop_manager: Any) -> None:
         if dead_worker := getattr(agent_loop_manager, "dead_worker", None):  # a user's own manager may have none
             self.replay_buffer.watch(dead_worker)
-        super().fit(agent_loop_manager)
-        if self._stop_reason:  # there was no further step to begin
-            raise RunStopped(self._stop_reason)
+        with self._saying_why_it_ends():
+            super().fit(agent_loop_manager)
+            if self._stop_reason:  # there was no further step to begin
+                raise RunStopped(self._stop_reason)
+
+    @contextmanager
+    def _saying_why_it_ends(self) -> Iterator[None]:
+        """The launcher reads it from the run's folder."""
+        try:
+            yield
+        except Exception as error:
+            on_purpose = isinstance(error, RunStopped)
+            stop = Stop(reason=str(error) if on_purpose else describe(error), on_purpose=on_purpose)
+            write_stop(Path(self.config.trainer.default_local_dir), stop)
+            raise
 
     def on_step_begin(self) -> None:
         if self._stop_reason:  # the step that met the reason has been validated and logged by now
