@@ -1,6 +1,7 @@
 """The documentation: what can be told of it without building the site, which the public CI does strictly."""
 
 import re
+import runpy
 from pathlib import Path
 
 import pytest
@@ -35,3 +36,8 @@ def test_every_relative_link_leads_somewhere(page):
 def test_the_site_names_every_page_of_the_documentation():
     named = set(re.findall(r"\S+\.md", (ROOT / "mkdocs.yml").read_text(encoding="utf-8")))
     assert {page.relative_to(ROOT / "docs").as_posix() for page in ROOT.glob("docs/**/*.md")} <= named
+
+
+def test_the_picture_of_the_readme_is_drawn_by_its_script(tmp_path):
+    runpy.run_path(str(ROOT / "img" / "framework.py"))["draw"]().savefig(tmp_path / "framework.png", dpi=20)
+    assert (tmp_path / "framework.png").stat().st_size > 1000

@@ -1,12 +1,11 @@
-"""GSsPO for anyone's agent: verl's own `tool_agent` loop, its own recipe and reward, and one flag of ours."""
+"""GSsPO for anyone's agent: verl's own `tool_agent` loop with `examples/my_verl_agent`, on a CPU."""
 
 import os
 import sys
+from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
-from conftest import Command
+from conftest import ROOT, Command
 
 from workflow_r1.runs.cpu_environment import cpu_environment
 from workflow_r1.runs.report import read_metrics
@@ -14,12 +13,12 @@ from workflow_r1.system.cache_dir import cache_dir
 from workflow_r1.world.tiny_policy import ensure_tiny_policy
 from workflow_r1.world.world import World
 
-TOOL = '''
+EXAMPLE = ROOT / "examples" / "my_verl_agent"
+PARSER = '''
 import json
 import re
 
 from verl.experimental.agent_loop.tool_parser import FunctionCall, ToolParser
-from verl.tools.function_tool import function_tool
 
 
 @ToolParser.register("tagged")
@@ -34,73 +33,38 @@ class TaggedToolParser(ToolParser):
         text = self.tokenizer.decode(responses_ids)
         inputs = re.findall("<tool>[^:<]*:(.*?)</tool>", text)
         return text, [FunctionCall(name="lookup", arguments=json.dumps({"name": one})) for one in inputs]
-
-
-@function_tool
-def lookup(name: str) -> str:
-    """Look a name up.
-
-    Args:
-        name: what to look up.
-    """
-    return "Anker"
 '''
-REWARD = """
-import random
-
-def compute_score(data_source, solution_str, ground_truth, extra_info=None, **kwargs):
-    return random.random()  # any reward that differs within a group makes a gradient
-"""
 
 
 @pytest.fixture(scope="module")
 def metrics(tmp_path_factory) -> dict[int, dict[str, float]]:
     folder = tmp_path_factory.mktemp("tool_agent")
-    (folder / "tools.py").write_text(TOOL)
-    (folder / "reward.py").write_text(REWARD)
-    row = {
-        "data_source": "mine",
-        "agent_name": "tool_agent",
-        "prompt": [{"role": "user", "content": "who directed Velmora ?"}],
-        "reward_model": {"style": "rule", "ground_truth": "Anker"},
-        "extra_info": {"index": 0},
-    }
-    pq.write_table(pa.Table.from_pylist([row] * 8), folder / "data.parquet")
+    (folder / "tools.py").write_text((EXAMPLE / "tools.py").read_text() + PARSER)
     policy = ensure_tiny_policy(World.build(1), cache_dir(), seed=1)  # the embedded recipe's
     actor, rollout = "actor_rollout_ref.actor", "actor_rollout_ref.rollout"
     overrides = [
-        f"{actor}.policy_loss.loss_mode=gsspo",  # the one flag
-        "algorithm.adv_estimator=grpo",
-        f"data.train_files={folder}/data.parquet",
-        f"data.val_files={folder}/data.parquet",
-        "data.train_batch_size=4",
-        "data.max_prompt_length=256",
-        "data.max_response_length=128",
         f"actor_rollout_ref.model.path={policy}",
-        f"{rollout}.n=4",
-        f"{rollout}.multi_turn.max_assistant_turns=3",
         f"{rollout}.multi_turn.format=tagged",
         f"{rollout}.multi_turn.function_tool_path={folder}/tools.py",
-        f"reward.custom_reward_function.path={folder}/reward.py",
+        f"{rollout}.multi_turn.max_assistant_turns=3",
+        f"{rollout}.n=4",
+        "data.train_batch_size=4",
         f"{actor}.ppo_mini_batch_size=4",
-        f"{actor}.use_dynamic_bsz=True",
+        "data.max_prompt_length=256",
+        "data.max_response_length=128",
         f"{actor}.optim.lr=1e-4",
         "trainer.total_training_steps=1",
         "trainer.val_before_train=False",
         "trainer.logger=[file]",
-        f"trainer.default_local_dir={folder}",
         # What a CPU needs, as in workflow_r1_embedded.yaml; nothing below is about GSsPO.
         "trainer.device=cpu",
-        "trainer.n_gpus_per_node=1",
         "actor_rollout_ref.model.use_remove_padding=False",
         "+actor_rollout_ref.model.override_config.attn_implementation=sdpa",
         f"{actor}.strategy=fsdp2",
         f"{actor}.use_torch_compile=False",
         f"+{actor}.fsdp_config.mixed_precision.param_dtype=fp32",
         f"+{actor}.fsdp_config.mixed_precision.reduce_dtype=fp32",
-        f"{rollout}.name=vllm",
         f"{rollout}.dtype=float32",
-        f"{rollout}.tensor_model_parallel_size=1",
         f"{rollout}.enforce_eager=True",
         f"{rollout}.free_cache_engine=False",
         f"+{rollout}.enable_sleep_mode=False",
@@ -113,9 +77,10 @@ def metrics(tmp_path_factory) -> dict[int, dict[str, float]]:
         "+ray_kwargs.ray_init.num_gpus=1",
     ]
     log = folder / "metrics-001.jsonl"
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     command = Command(
-        [sys.executable, "-m", "verl.trainer.main_ppo", *overrides],
-        env=cpu_environment(cache_dir(), {**os.environ, "VERL_FILE_LOGGER_PATH": str(log)}),
+        ["bash", str(EXAMPLE / "run.sh"), *overrides],
+        env=cpu_environment(cache_dir(), {**os.environ, "PATH": path, "VERL_FILE_LOGGER_PATH": str(log)}),
         cwd=folder,
     )
     try:
