@@ -40,7 +40,7 @@ def fields(model: type[BaseModel], path: str = "") -> Iterator[str]:
 
 
 @pytest.mark.parametrize("settings", [PolicySettings, RunSettings])
-def test_every_setting_has_a_flag_and_no_flag_is_the_settings_default(settings: type[BaseModel]) -> None:
+def test_every_setting_has_a_flag_and_what_is_not_given_is_left_to_the_settings(settings: type[BaseModel]) -> None:
     """A new field of a model is a flag at once."""
     given: list[dict] = []
     small = typer.Typer(add_completion=False)
@@ -49,9 +49,7 @@ def test_every_setting_has_a_flag_and_no_flag_is_the_settings_default(settings: 
     assert len([parameter for parameter in command.params if parameter.name != "help"]) == len(list(fields(settings)))
     required = ["-b", "nq", "--baseline", "cot"] if settings is RunSettings else []
     assert CliRunner().invoke(small, required).exit_code == 0
-    [values] = given
-    expected = {"benchmarks": ["nq"], "baseline": "cot"} if required else {}
-    assert settings.model_validate(values) == settings.model_validate(expected)
+    assert given == [{"benchmarks": ["nq"], "baseline": "cot"} if required else {}]
 
 
 def test_what_a_flag_says_reaches_its_setting() -> None:

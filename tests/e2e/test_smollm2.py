@@ -79,7 +79,6 @@ def trained(run: Run, questions: Path) -> Path:
         ).finish(code=0)
         workflow_r1(
             *("eval", "--benchmark", questions / "test.parquet", "--policy", run.folder),
-            *("--prompt", run.folder / "prompt.jinja", "--operators", "AnswerGenerate"),
             *("--max-response-tokens", 64, "--output", run.folder / "evaluation"),
             **operators_at(server.base_url, SIMULATED, "none"),
         )

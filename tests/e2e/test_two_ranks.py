@@ -103,9 +103,9 @@ def test_it_is_evaluated(run: Run, merged: Path) -> None:
             "OPERATOR_API_KEY": "none",
             "OPERATOR_MODEL_NAME": MODEL_NAME,
         }
-        command = [sys.executable, "-m", "workflow_r1.cli", "eval", "--policy", str(run.folder), "--prompt", "none"]
-        command += ["-b", str(run.folder / "data" / "validation.parquet"), "--temperature", "1", "--max-calls", "8"]
-        command += ["--max-turns", "8", "--max-response-tokens", "256", "-o", str(run.folder / "eval")]
+        command = [sys.executable, "-m", "workflow_r1.cli", "eval", "--policy", str(run.folder)]
+        command += ["-b", str(run.folder / "data" / "validation.parquet"), "--temperature", "1"]
+        command += ["-o", str(run.folder / "eval")]
         done = subprocess.run(command, env={**os.environ, **environ}, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr
     results = [json.loads(line) for line in (run.folder / "eval" / "results.jsonl").read_text().splitlines()]

@@ -1,16 +1,17 @@
 """A policy behind any OpenAI-compatible server is scored by what it wrote, or not at all."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from fastapi import Response
 from support.odd_replies import ERRORS, READABLE, Sent, message, sent
-from support.scripted_endpoint import error
+from support.scripted_endpoint import GREEDY, error
 
 from workflow_r1.evaluation import endpoint as endpoint_module
 from workflow_r1.evaluation.endpoint import PolicyEndpoint
 from workflow_r1.evaluation.errors import EvaluationError, PolicyEndpointError
-from workflow_r1.evaluation.session import EndpointSession, PolicySampling
+from workflow_r1.evaluation.session import EndpointSession
 from workflow_r1.protocol import parse_turn
 from workflow_r1.rollout import GeneratedTurn
 from workflow_r1.world.server import RunningServer
@@ -33,7 +34,7 @@ async def take_turns(server: RunningServer, *replies: Sent, **sampling: Any) -> 
         session = EndpointSession(
             endpoint,
             [{"role": "user", "content": "who?"}],
-            PolicySampling(**{"max_response_tokens": 2_000, **sampling}),
+            replace(GREEDY, **{"max_response_tokens": 2_000, **sampling}),
         )
         turns = []
         for reply in replies:
@@ -194,7 +195,7 @@ async def test_a_reply_that_is_none_is_asked_for_again(kind: str, policy: Runnin
     bad = ERRORS[kind][0]
     replies = iter([bad, bad, READABLE["as OpenAI documents it"](TURN)])
     policy.endpoint.fail = lambda body: (lambda reply: Response(reply.body, reply.status, reply.headers))(next(replies))
-    session = EndpointSession(endpoint, [{"role": "user", "content": "who?"}], PolicySampling())
+    session = EndpointSession(endpoint, [{"role": "user", "content": "who?"}], GREEDY)
     assert (await session.take_turn(1)).text == TURN + "</tool>"
     await endpoint.aclose()
 
@@ -235,7 +236,7 @@ async def test_a_template_without_a_system_role_gets_the_prompt_with_the_questio
     await endpoint.connect()
     assert (endpoint.observation_role, endpoint.has_system_role) == ("user", False)
     messages = [{"role": "system", "content": "Think."}, {"role": "user", "content": "where is Sestima set ?"}]
-    await EndpointSession(endpoint, messages, PolicySampling()).take_turn(1)
+    await EndpointSession(endpoint, messages, GREEDY).take_turn(1)
     assert policy.endpoint.requests[-1]["messages"][0] == {
         "role": "user",
         "content": "Think.\n\nwhere is Sestima set ?",

@@ -9,8 +9,10 @@ import psutil
 import pytest
 
 from workflow_r1.evaluation.checkpoint import find_checkpoint, merged_checkpoint
-from workflow_r1.evaluation.config import PolicySettings
+from workflow_r1.evaluation.config import PolicySettings, parse_settings
 from workflow_r1.evaluation.errors import EvaluationError
+from workflow_r1.operators import PoolSettings
+from workflow_r1.rollout import RolloutLimits
 
 
 def touch(*paths: Path) -> None:
@@ -31,6 +33,64 @@ def test_a_run_a_step_and_its_shards_mean_the_same(named: str, tmp_path: Path) -
     touch(actor / "fsdp_config.json", actor / "huggingface" / "config.json", tmp_path / "global_step_10" / "x")
     (tmp_path / "latest_checkpointed_iteration.txt").write_text("20")
     assert find_checkpoint(tmp_path / named) == actor
+
+
+CONFIG = """
+data: {max_response_length: 256}
+rollout: {turns: 8}
+workflow_r1:
+  prompt: none
+  limits: {max_calls: 8, max_turns: "${rollout.turns}"}
+  pool: {names: [Review, Revise]}
+  operators: {base_url: "http://127.0.0.1:1/v1"}
+"""
+
+
+def trained(folder: Path, config: str = CONFIG) -> Path:
+    step = folder / "global_step_20"
+    touch(step / "actor" / "fsdp_config.json", step / "merged" / "config.json", step / "merged" / "model.safetensors")
+    (folder / "latest_checkpointed_iteration.txt").write_text("20")
+    (step / "config.yaml").write_text(config)
+    return folder
+
+
+@pytest.mark.parametrize("named", [".", "global_step_20", "global_step_20/actor", "global_step_20/merged"])
+def test_a_checkpoint_is_asked_as_it_was_trained(named: str, tmp_path: Path) -> None:
+    settings = parse_settings(PolicySettings, {"policy": str(trained(tmp_path) / named)}, "ask")
+    assert (settings.prompt, settings.max_response_tokens) == ("none", 256)
+    assert settings.limits == RolloutLimits(max_calls=8, max_turns=8)
+    assert settings.pool == PoolSettings(names=("Review", "Revise"))
+    assert settings.operators == {}  # the endpoint is this machine's
+
+
+def test_what_is_said_wins_over_how_it_was_trained(tmp_path: Path) -> None:
+    given = {"prompt": "default", "limits": {"max_calls": 3}, "pool": {"search": True}, "max_response_tokens": 64}
+    settings = parse_settings(PolicySettings, {"policy": str(trained(tmp_path)), **given}, "ask")
+    assert (settings.prompt, settings.max_response_tokens) == ("default", 64)
+    assert settings.limits == RolloutLimits(max_calls=3, max_turns=8)
+    assert settings.pool == PoolSettings(names=("Review", "Revise"), search=True)
+
+
+@pytest.mark.parametrize("config", ["data: {max_response_length: 256}", "workflow_r1: null", "data", "{}"])
+def test_a_checkpoint_of_another_program_is_asked_by_the_defaults(config: str, tmp_path: Path) -> None:
+    policy = str(trained(tmp_path, config))
+    assert parse_settings(PolicySettings, {"policy": policy}, "ask") == PolicySettings(policy=policy)
+
+
+@pytest.mark.parametrize("config", ["workflow_r1: {", "workflow_r1: {prompt: ${nowhere}}", "\x00", "[1, 2]"])
+def test_a_torn_configuration_of_a_checkpoint_is_one_sentence(config: str, tmp_path: Path) -> None:
+    with pytest.raises(
+        EvaluationError, match=r"global_step_20/config\.yaml, which says how .*\): put it back"
+    ) as error:
+        parse_settings(PolicySettings, {"policy": str(trained(tmp_path, config))}, "ask")
+    assert "\n" not in str(error.value)
+
+
+def test_a_limit_of_a_checkpoint_that_there_no_longer_is_is_named(tmp_path: Path) -> None:
+    with pytest.raises(EvaluationError, match=r"ask: limits\.max_steps: "):
+        parse_settings(
+            PolicySettings, {"policy": str(trained(tmp_path, "workflow_r1: {limits: {max_steps: 1}}"))}, "ask"
+        )
 
 
 def test_weights_that_verl_saved_for_hugging_face_need_no_merging(tmp_path: Path) -> None:

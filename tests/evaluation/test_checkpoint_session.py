@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 from fastapi import FastAPI, Request
 from support.chat_templates import CHATML, KINDS, needs_code, tokenizer_of
 from support.policy_models import ANSWER, CALL, MESSAGES, OBSERVATION, ids_of, session_on, usable
+from support.scripted_endpoint import GREEDY
 from support.sessions import play
 
 from workflow_r1.evaluation import opening
@@ -91,13 +93,13 @@ async def test_tokens_turns_and_stops_are_those_of_training(kind: str, server: R
 async def test_a_prompt_that_leaves_no_room_in_the_context_is_said_and_not_scored(server: RunningServer) -> None:
     endpoint, chat = await connected(server, []), read_chat_format(tokenizer_of(KINDS["ChatML"]))
     with pytest.raises(PolicyEndpointError, match="serve the model with a longer one, or shorten --prompt"):
-        CheckpointSession(endpoint, chat, [*MESSAGES, {"role": "user", "content": "日本 " * CONTEXT}], PolicySampling())
+        CheckpointSession(endpoint, chat, [*MESSAGES, {"role": "user", "content": "日本 " * CONTEXT}], GREEDY)
     await endpoint.aclose()
 
 
 async def test_the_models_context_bounds_the_response(server: RunningServer) -> None:
     endpoint, chat = await connected(server, [[5]]), read_chat_format(tokenizer_of(KINDS["ChatML"]))
-    session = CheckpointSession(endpoint, chat, MESSAGES, PolicySampling(max_response_tokens=10 * CONTEXT))
+    session = CheckpointSession(endpoint, chat, MESSAGES, replace(GREEDY, max_response_tokens=10 * CONTEXT))
     await session.take_turn(1)
     [asked] = server.endpoint.requests  # type: ignore[attr-defined]
     assert asked["max_tokens"] == CONTEXT - len(session.prompt_ids)

@@ -1,13 +1,15 @@
 """A policy behind chat completions writes the turns that it writes on training's servers."""
 
+from dataclasses import replace
+
 import pytest
 from fastapi import Response
 from support.recording_proxy import recording_proxy
-from support.scripted_endpoint import MODEL, error
+from support.scripted_endpoint import GREEDY, MODEL, error
 
 from workflow_r1.evaluation.endpoint import PolicyEndpoint
 from workflow_r1.evaluation.errors import ContextLengthError, PolicyEndpointError
-from workflow_r1.evaluation.session import EndpointSession, PolicySampling, closed_turn
+from workflow_r1.evaluation.session import EndpointSession, closed_turn
 from workflow_r1.operators import OperatorConfigError
 from workflow_r1.protocol import parse_turn, render_observation
 from workflow_r1.services.chat_api import ChatApi
@@ -67,7 +69,7 @@ def question(world: World) -> str:
 
 async def two_turns(server: RunningServer, world: World) -> EndpointSession:
     endpoint = await connected(server)
-    session = EndpointSession(endpoint, [{"role": "user", "content": question(world)}], PolicySampling())
+    session = EndpointSession(endpoint, [{"role": "user", "content": question(world)}], GREEDY)
     turn = await session.take_turn(max_calls=1)
     assert parse_turn(turn.text).calls[0].operator == "MultiAnswerGenerate"
     assert await session.observe(render_observation([("MultiAnswerGenerate", "[Answer 1] Brenden")]))
@@ -95,7 +97,7 @@ async def test_servers_that_do_not_say_what_ended_a_turn_serve_as_well(policy: R
 
 async def test_tokens_are_counted_as_the_endpoint_counts_them(policy: RunningServer, world: World) -> None:
     endpoint = await connected(policy)
-    session = EndpointSession(endpoint, [{"role": "user", "content": "one two three"}], PolicySampling())
+    session = EndpointSession(endpoint, [{"role": "user", "content": "one two three"}], GREEDY)
     served = iter([Completion(CALL, "stop", "</tool>", 3, 7), Completion(ANSWER, "stop", "</answer>", 25, 4)])
 
     async def complete(*_: object, **__: object) -> Completion:
@@ -118,7 +120,7 @@ async def test_max_tokens_is_what_is_left_of_the_response_or_left_out_where_it_m
     messages = [{"role": "user", "content": question(world)}]
     for room, expected in ((None, 200), (1000, 200), (100, None)):
         endpoint.context_length = room
-        session = EndpointSession(endpoint, messages, PolicySampling(max_response_tokens=200))
+        session = EndpointSession(endpoint, messages, replace(GREEDY, max_response_tokens=200))
         turn = await session.take_turn(1)
         assert policy.endpoint.requests[-1].get("max_tokens") == expected
     await session.observe("<info>x</info>")
@@ -131,7 +133,7 @@ async def test_max_tokens_is_what_is_left_of_the_response_or_left_out_where_it_m
 async def test_a_response_that_is_used_up_takes_no_observation(policy: RunningServer, world: World) -> None:
     endpoint = await connected(policy)
     session = EndpointSession(
-        endpoint, [{"role": "user", "content": question(world)}], PolicySampling(max_response_tokens=2)
+        endpoint, [{"role": "user", "content": question(world)}], replace(GREEDY, max_response_tokens=2)
     )
     await session.take_turn(1)
     assert not await session.observe("<info>x</info>")
@@ -154,14 +156,14 @@ async def test_a_conversation_that_outgrows_the_context_ends_incomplete(
 
     endpoint = await connected(policy)
     policy.endpoint.fail = too_long
-    session = EndpointSession(endpoint, [{"role": "user", "content": question(world)}], PolicySampling())
+    session = EndpointSession(endpoint, [{"role": "user", "content": question(world)}], GREEDY)
     await session.take_turn(1)
     await session.observe("<info>x</info>")
     turn = await session.take_turn(1)
     assert (turn.text, turn.complete) == ("", False)
 
     policy.endpoint.fail = lambda body: error(400, message)
-    session = EndpointSession(endpoint, [{"role": "user", "content": question(world)}], PolicySampling())
+    session = EndpointSession(endpoint, [{"role": "user", "content": question(world)}], GREEDY)
     with pytest.raises(PolicyEndpointError, match="Lower --max-response-tokens") as raised:
         await session.take_turn(1)
     assert not isinstance(raised.value, ContextLengthError)  # a prompt that does not fit is no answer

@@ -10,12 +10,14 @@ from typing import Any
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 
+from workflow_r1.evaluation.session import PolicySampling
 from workflow_r1.protocol import STOP_STRINGS
 from workflow_r1.world.language import parse_query
 from workflow_r1.world.scripted import BEHAVIOURS
 from workflow_r1.world.world import World
 
 MODEL = "scripted-policy"
+GREEDY = PolicySampling(temperature=0.0, top_p=1.0, max_response_tokens=8_192)
 _MODEL = {"id": MODEL, "object": "model", "created": 0, "owned_by": "tests", "max_model_len": 4096}
 
 

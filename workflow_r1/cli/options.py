@@ -22,20 +22,23 @@ _NAMES = {
 def takes_settings(model: type[BaseModel]) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Make a function a command with a flag for every field of `model`, those of models in it included.
 
-    What was given is its argument `values`, from which the model can be validated.
+    What was given, and nothing else, is its argument `values`, from which the model can be validated.
     """
     flags = list(_flags(model))
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         @wraps(command)
-        def run(**given: Any) -> None:
+        def run(context: typer.Context, **given: Any) -> None:
             values: dict[str, Any] = {}
             for flag in flags:
-                flag.put(values, given.pop(flag.parameter.name))
+                value, source = given.pop(flag.parameter.name), context.get_parameter_source(flag.parameter.name)
+                if source is not None and source.name != "DEFAULT":
+                    flag.put(values, value)
             command(**given, values=values)
 
         own = [parameter for parameter in inspect.signature(command).parameters.values() if parameter.name != "values"]
-        signature = inspect.Signature([*own, *(flag.parameter for flag in flags)])
+        context = inspect.Parameter("context", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context)
+        signature = inspect.Signature([context, *own, *(flag.parameter for flag in flags)])
         run.__signature__ = signature  # type: ignore[attr-defined]
         run.__annotations__ = {parameter.name: parameter.annotation for parameter in signature.parameters.values()}
         return run
@@ -55,8 +58,6 @@ class _Flag:
     path: tuple[str, ...]
 
     def put(self, values: dict[str, Any], given: Any) -> None:
-        if given is None or given == []:
-            return
         for name in self.path[:-1]:
             values = values.setdefault(name, {})
         values[self.path[-1]] = given

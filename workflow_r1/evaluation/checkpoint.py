@@ -1,13 +1,20 @@
 """From what a user names as a policy to a folder that vLLM can serve; `verl_plugin.merge` merges verl's shards."""
 
 import asyncio
+import re
 import sys
 from asyncio.subprocess import PIPE, STDOUT
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from workflow_r1.errors import reason_of
 from workflow_r1.evaluation.errors import EvaluationError
-from workflow_r1.runs.checkpoints import last_step
+from workflow_r1.runs.checkpoints import CONFIG_FILE, last_step
 from workflow_r1.system.files import made_whole
 from workflow_r1.system.supervision import under_supervisor
 
@@ -38,6 +45,44 @@ def find_checkpoint(path: Path) -> Path:
         f"{path} holds no checkpoint: it needs config.json with weights (Hugging Face), or {_SHARDED} (verl's "
         "global_step_N/actor)."
     )
+
+
+_TRAINED_WITH = {
+    "prompt": "workflow_r1.prompt",
+    "limits": "workflow_r1.limits",
+    "pool": "workflow_r1.pool",
+    "max_response_tokens": "data.max_response_length",
+}
+"""Settings of a policy, and where the configuration of a run has them."""
+
+
+def trained_rollout(policy: Path) -> dict[str, Any]:
+    """How a checkpoint was rolled out in training, as far as it was set; nothing for a checkpoint of another program.
+
+    Args:
+        policy: as for `find_checkpoint`.
+
+    Raises:
+        EvaluationError: there is no checkpoint, or its configuration cannot be read.
+    """
+    found = find_checkpoint(policy).resolve()
+    step = next((folder for folder in (found, *found.parents) if re.fullmatch(r"global_step_\d+", folder.name)), None)
+    if step is None or not (made_by := step / CONFIG_FILE).is_file():
+        return {}
+    try:
+        config = OmegaConf.load(made_by)
+        found_there = {name: OmegaConf.select(config, setting) for name, setting in _TRAINED_WITH.items()}
+        is_ours = OmegaConf.select(config, "workflow_r1") is not None
+        return {
+            name: OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+            for name, value in found_there.items()
+            if is_ours and value is not None
+        }
+    except (OSError, ValueError, YAMLError, OmegaConfBaseException) as error:
+        raise EvaluationError(
+            f"{made_by}, which says how the checkpoint was trained, cannot be read ({reason_of(error)}): put it back "
+            "as it was, or take it away and set --prompt, the operators and the bounds yourself."
+        ) from None
 
 
 def _has_weights(folder: Path) -> bool:

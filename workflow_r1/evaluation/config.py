@@ -12,7 +12,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from workflow_r1.config import RolloutSettings
 from workflow_r1.evaluation import baselines
 from workflow_r1.evaluation.baselines import BASELINES
-from workflow_r1.evaluation.checkpoint import find_checkpoint
+from workflow_r1.evaluation.checkpoint import find_checkpoint, trained_rollout
 from workflow_r1.evaluation.errors import EvaluationError
 from workflow_r1.evaluation.summary import Prices
 from workflow_r1.operators import OperatorPool, OperatorSettings
@@ -247,11 +247,18 @@ class Comparison(BaseModel):
 
 
 def parse_settings(kind: type[Settings], values: dict[str, Any], where: str) -> Settings:
-    """Settings from plain values.
+    """Settings from plain values, those of a checkpoint of a run on top of what it was trained with.
 
     Raises:
-        EvaluationError: naming the first setting that does not fit.
+        EvaluationError: naming the first setting that does not fit, or the checkpoint.
     """
+    policy = values.get("policy")
+    if isinstance(policy, str) and Path(policy).expanduser().is_dir():
+        trained = trained_rollout(Path(policy).expanduser())
+        values = trained | {
+            name: trained[name] | value if isinstance(value, dict) and name in trained else value
+            for name, value in values.items()
+        }
     try:
         return kind.model_validate(values)
     except ValidationError as error:

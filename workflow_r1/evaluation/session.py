@@ -28,9 +28,9 @@ class PolicySampling:
         seed: names the sample, where the temperature is above 0.
     """
 
-    temperature: float = 0.0
-    top_p: float = 1.0
-    max_response_tokens: int = 8192
+    temperature: float
+    top_p: float
+    max_response_tokens: int
     seed: int = 0
 
 
