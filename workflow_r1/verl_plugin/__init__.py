@@ -6,9 +6,10 @@ module finds the plug-in registered, whoever does not pays nothing.
 """
 
 import importlib
-import os
 
 from wrapt import register_post_import_hook
+
+from workflow_r1.verl_plugin import cpu
 
 # verl's module with the registry -> our module that registers itself there when imported
 REGISTRATIONS = {
@@ -27,6 +28,6 @@ def _import_when_imported(trigger: str, module: str) -> None:
 for _trigger, _module in REGISTRATIONS.items():
     _import_when_imported(_trigger, _module)
 
-if os.environ.get("VERL_PLATFORM", "").lower() == "cpu":
+if cpu.is_selected():
     importlib.import_module("workflow_r1.verl_plugin.cpu.platform")
     _import_when_imported("verl.utils.distributed", "workflow_r1.verl_plugin.cpu.patches")

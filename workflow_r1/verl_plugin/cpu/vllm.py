@@ -1,6 +1,6 @@
 """What vLLM's CPU build needs to take part in training; loaded by vLLM through its `vllm.general_plugins` group."""
 
-import os
+from workflow_r1.verl_plugin import cpu
 
 
 def keep_linear_weights() -> None:
@@ -9,7 +9,7 @@ def keep_linear_weights() -> None:
     `dispatch_cpu_unquantized_gemm` (vllm/model_executor/layers/utils.py:311) drops `layer.weight`, so verl's weight
     update has nothing to write into and hangs. Without the oneDNN handler vLLM uses torch's own linear.
     """
-    if os.environ.get("VERL_PLATFORM", "").lower() != "cpu":
+    if not cpu.is_selected():
         return
     import vllm._custom_ops
 
