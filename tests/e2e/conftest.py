@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ import psutil
 import pytest
 from support.processes import still_there
 from support.recording_proxy import RecordingProxy, recording_proxy
+from support.waiting import wait_until
 
 from workflow_r1.runs.recipe import EMBEDDED
 from workflow_r1.runs.report import read_metrics
@@ -165,10 +165,13 @@ def saved(embedded_run: Run, interrupted: str) -> int:
 def killed(embedded_run: Run, saved: int) -> list[psutil.Process]:
     """The processes of the same command, started again and killed while it was starting vLLM."""
     command = embedded_run.start(*SETTINGS)
-    while len(command.processes) < 10:
-        assert command.processes
-        time.sleep(0.2)
+
+    def is_up() -> bool:
         command.look()
+        assert command.processes
+        return len(command.processes) >= 10
+
+    wait_until(is_up, pause=0.2, within=600)
     processes = command.processes
     command.send(signal.SIGKILL)
     return processes

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from support.waiting import until
 
 from workflow_r1.evaluation.checkpoint import find_checkpoint, merged_checkpoint
 from workflow_r1.evaluation.config import PolicySettings, parse_settings
@@ -164,8 +165,7 @@ async def test_an_interrupted_merge_leaves_no_process(tmp_path: Path, monkeypatc
     monkeypatch.setattr("workflow_r1.evaluation.checkpoint.sys.executable", python_that("exec sleep 600", tmp_path))
     before = psutil.Process().children()
     merging = asyncio.create_task(merged_checkpoint(str(tmp_path / "actor"), os.environ))
-    while psutil.Process().children() == before:  # noqa: ASYNC110 (another process is waited for)
-        await asyncio.sleep(0.01)
+    await until(lambda: psutil.Process().children() != before)
     merging.cancel()
     with pytest.raises(asyncio.CancelledError):
         await merging

@@ -6,12 +6,12 @@ import random
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 from rich.console import Console
+from support.waiting import wait_until
 
 from workflow_r1.evaluation.config import RunSettings
 from workflow_r1.evaluation.execution import execute, prepare
@@ -60,8 +60,7 @@ def test_killed_and_started_again_it_ends_as_if_it_had_never_stopped(
     moments = sorted(random.sample(range(QUESTIONS), KILLS))
     for moment in moments:
         process = start(policy, questions, tmp_path / "killed")
-        while lines(tmp_path / "killed") < moment and process.poll() is None:
-            time.sleep(0.002)
+        wait_until(lambda: lines(tmp_path / "killed") >= moment or process.poll() is not None, pause=0.002)  # noqa: B023
         process.send_signal(signal.SIGKILL)
         process.wait()
     done = lines(tmp_path / "killed")

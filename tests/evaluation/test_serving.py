@@ -4,7 +4,6 @@ import asyncio
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import psutil
 import pytest
 from support.processes import still_there
 from support.recording_proxy import recording_proxy
+from support.waiting import until, wait_until
 
 from workflow_r1.evaluation.errors import EvaluationError, PolicyEndpointError
 from workflow_r1.evaluation.serving import served_checkpoint
@@ -98,8 +98,7 @@ async def test_an_interrupted_start_leaves_no_process(served_by: Install, tmp_pa
     served_by(STAND_IN.replace("http.server.HTTPServer", "worker.wait(); http.server.HTTPServer"))
     context = served_checkpoint(str(tmp_path / "model"), tmp_path / "vllm.log", os.environ)
     starting = asyncio.create_task(context.__aenter__())
-    while len(processes(tmp_path)) < 3:  # noqa: ASYNC110 (other processes are waited for)
-        await asyncio.sleep(0.05)
+    await until(lambda: len(processes(tmp_path)) >= 3)
     starting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await starting
@@ -168,8 +167,8 @@ async def main():
 asyncio.run(main())
 """
     evaluation = subprocess.Popen([sys.executable, "-c", program])
-    while len(servers := [process for process in processes(tmp_path) if process.pid != evaluation.pid]) < 3:
-        time.sleep(0.02)
+    wait_until(lambda: len(processes(tmp_path)) >= 4)  # the evaluation, which names the folder too, is one
+    servers = [process for process in processes(tmp_path) if process.pid != evaluation.pid]
     evaluation.kill()
     evaluation.wait()
     _, alive = psutil.wait_procs(servers, timeout=20)

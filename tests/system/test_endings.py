@@ -5,10 +5,10 @@ import pty
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
+from support.waiting import wait_until
 
 PROGRAM = """
 import signal, sys, time
@@ -35,10 +35,7 @@ def program(before: str = "", seconds: float = 60, seconds_to_end: float = 0) ->
 
 
 def wait_for(path: Path) -> None:
-    deadline = time.monotonic() + 30
-    while not path.exists():
-        assert time.monotonic() < deadline, path
-        time.sleep(0.01)
+    wait_until(path.exists)
 
 
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM, signal.SIGQUIT, signal.SIGINT])

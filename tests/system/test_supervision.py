@@ -4,13 +4,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import psutil
 import pytest
 from support.processes import still_there
+from support.waiting import wait_until
 
 from workflow_r1.system.folder_lock import FolderLock
 from workflow_r1.system.supervision import Supervised
@@ -61,8 +61,7 @@ def write(tmp_path: Path) -> Callable[..., None]:
 def family(folder: Path) -> list[psutil.Process]:
     """The command and its offspring, once they are up."""
     log = folder / "log"
-    while not log.exists() or len(log.read_text().split()) < 3:
-        time.sleep(0.02)
+    wait_until(lambda: log.exists() and len(log.read_text().split()) >= 3)
     return [psutil.Process(int(pid)) for pid in log.read_text().split()]
 
 
