@@ -18,16 +18,16 @@ def parse(section):
 def test_a_configuration_without_our_section_is_all_defaults():
     config = parse(None)
     assert config.limits.max_calls == 20
-    assert config.reward.no_answer == -1.0
+    assert config.reward.function == "workflow_r1.reward:exact_match_reward"
 
 
 def test_every_setting_that_does_not_fit_is_named():
     with pytest.raises(ConfigError) as error:
-        parse({"max_lost": 3, "limits": {"max_call": 3}, "reward": {"exact_match": "much"}})
+        parse({"max_lost": 3, "limits": {"max_call": 3}, "reward": {"exact_match": 1.0}})
     message = str(error.value)
     assert "workflow_r1.max_lost: there is no such setting" in message
     assert "workflow_r1.limits.max_call: there is no such setting" in message
-    assert "workflow_r1.reward.exact_match:" in message
+    assert "workflow_r1.reward.exact_match: there is no such setting" in message
     assert "\n" not in message
 
 

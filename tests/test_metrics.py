@@ -38,7 +38,7 @@ def test_a_batch_is_summed_up_per_question_per_turn_and_as_fractions():
     assert metrics["workflow/generate_seconds/max"] == 4.0
     assert metrics["workflow/operator_seconds/max"] == 3.0
     assert metrics["workflow/ended_by/answered"] == metrics["workflow/ended_by/operator_failure"] == 0.5
-    assert metrics["workflow/reward"] == metrics["workflow/acc"] == 1.0  # of what was served
+    assert metrics["reward/reward"] == metrics["reward/acc"] == 1.0  # of what was served
 
 
 def test_an_empty_batch_has_no_metrics():
@@ -49,4 +49,4 @@ def test_what_was_not_served_is_no_score_of_zero():
     lost = Trajectory(question="a", ended_by=EndedBy.OPERATOR_FAILURE, reward={"reward": 0.0, "acc": 0.0})
     metrics = workflow_metrics([lost])
     assert metrics["workflow/ended_by/operator_failure"] == 1.0
-    assert not {"workflow/reward", "workflow/acc", "workflow/f1"} & metrics.keys()
+    assert not {"reward/reward", "reward/acc", "reward/f1"} & metrics.keys()

@@ -11,7 +11,7 @@ ROOMS = """
 errors records
 system protocol gsspo
 advantage correction
-trajectory
+trajectory answers
 reward
 data
 services

@@ -1,6 +1,5 @@
 """The `workflow_r1` section of the training configuration, typed: a model a subject."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,19 +10,13 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from workflow_r1.errors import UserError
 from workflow_r1.operators import Budget, OperatorPool, OperatorSettings, PoolSettings
 from workflow_r1.policy.prompt import PolicyPrompt
-from workflow_r1.reward import RewardWeights
+from workflow_r1.records import from_json
+from workflow_r1.reward import RewardSettings
 from workflow_r1.rollout import RolloutLimits
 
 
 class ConfigError(UserError):
     """A setting that cannot work; the message says which one and what to do."""
-
-
-def _from_json(value: object) -> object:
-    try:
-        return json.loads(value) if isinstance(value, str) else value
-    except (ValueError, RecursionError):
-        raise ValueError('write a JSON object of settings, such as {"cache": "on"}') from None
 
 
 class RolloutSettings(BaseModel):
@@ -38,7 +31,7 @@ class RolloutSettings(BaseModel):
 
     pool: PoolSettings = PoolSettings()
 
-    operators: Annotated[dict[str, Any], BeforeValidator(_from_json)] = {}
+    operators: Annotated[dict[str, Any], BeforeValidator(from_json)] = {}
     """Settings of the operators' endpoints, which win over the OPERATOR_* environment variables; as JSON
     '{"cache": "on", "prompt_price": 0.1}'."""
 
@@ -66,7 +59,7 @@ class WorkflowConfig(RolloutSettings):
     max_lost_fraction: float = Field(default=0.1, ge=0, le=1)
     """Of a batch's rollouts, how many may end in an exception before the run stops."""
 
-    reward: RewardWeights = RewardWeights()
+    reward: RewardSettings = RewardSettings()
 
     run_dir: Path | None = None
     """The folder in which the processes of a run keep their limits and what they spend; null keeps limits in each

@@ -1,10 +1,11 @@
 """What a batch of trajectories shows, as flat metrics for a training log."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from statistics import fmean
 
 from workflow_r1.records import total
+from workflow_r1.reward import acc_first
 from workflow_r1.trajectory import EndedBy, Trajectory
 
 
@@ -14,8 +15,9 @@ def workflow_metrics(trajectories: Sequence[Trajectory], prefix: str = "workflow
     Returns:
         per question: `turns/mean`, `calls/mean`, `calls/<operator>`, `operator_tokens/mean`; per turn:
         `generate_seconds/mean`, `operator_seconds/mean` and their `/max`; fractions of trajectories:
-        `ended_by/<reason>` and `malformed`; and `reward`, `acc`, `f1`, `sub_em` and `no_answer`, means of the reward's
-        parts over the trajectories that the operators' endpoint served. What nothing in the batch tells is left out.
+        `ended_by/<reason>`, `malformed`, and `unscored`, those that an endpoint did not serve. Beside these, under
+        `reward/`, the mean of whatever the reward function returns, over those that were served. What nothing in the
+        batch tells is left out.
     """
     if not trajectories:
         return {}
@@ -28,6 +30,7 @@ def workflow_metrics(trajectories: Sequence[Trajectory], prefix: str = "workflow
         "calls/mean": len(calls) / len(trajectories),
         "failed_calls/mean": sum(call.failed for call in calls) / len(trajectories),
         "malformed": _mean(trajectory.num_malformed > 0 for trajectory in trajectories),
+        "unscored": _mean(not trajectory.served for trajectory in trajectories),
         "generate_seconds/mean": _mean(turn.generate_seconds for turn in turns),
         "generate_seconds/max": max((turn.generate_seconds for turn in turns), default=0.0),
         "operator_seconds/mean": _mean(turn.operator_seconds for turn in turns),
@@ -37,11 +40,17 @@ def workflow_metrics(trajectories: Sequence[Trajectory], prefix: str = "workflow
     }
     if (tokens := total(call.tokens for call in calls)) is not None:
         metrics["operator_tokens/mean"] = tokens / len(trajectories)
-    served = [trajectory for trajectory in trajectories if trajectory.ended_by is not EndedBy.OPERATOR_FAILURE]
-    for part in ("reward", "acc", "f1", "sub_em", "no_answer"):
-        if scores := [trajectory.reward[part] for trajectory in served if part in trajectory.reward]:
-            metrics[part] = fmean(scores)
-    return {f"{prefix}/{name}": value for name, value in metrics.items()}
+    rewards = {f"reward/{part}": mean for part, mean in mean_reward(trajectories).items()}
+    return {f"{prefix}/{name}": value for name, value in metrics.items()} | rewards
+
+
+def mean_reward(trajectories: Iterable[Trajectory]) -> dict[str, float]:
+    """The means of what the reward function returned, `acc` first, each over the served trajectories that have it."""
+    parts: dict[str, list[float]] = defaultdict(list)
+    for trajectory in trajectories:
+        for name, value in trajectory.reward.items() if trajectory.served else ():
+            parts[name].append(value)
+    return {name: fmean(parts[name]) for name in acc_first(parts)}
 
 
 def _mean(values: Iterable[float]) -> float:

@@ -1,5 +1,6 @@
 """What records of foreign text and of measurements share: they can always be written, and read after a crash."""
 
+import json
 import logging
 import re
 from collections.abc import Callable, Iterable, Iterator
@@ -18,6 +19,14 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 def well_formed(text: str) -> str:
     """`text` without halves of surrogate pairs, which JSON can hold and no file can."""
     return text if text.isascii() else _SURROGATE.sub("\ufffd", text)
+
+
+def from_json(value: object) -> object:
+    """What a text says in JSON, for fields that a flag may give; anything else as it is."""
+    try:
+        return json.loads(value) if isinstance(value, str) else value
+    except (ValueError, RecursionError):
+        raise ValueError('write a JSON object of settings, such as {"name": 1}') from None
 
 
 Text = Annotated[str, AfterValidator(well_formed), PlainSerializer(well_formed)]

@@ -1,100 +1,255 @@
-"""Answer metrics and the reward of a trajectory.
+"""The reward: what a trajectory earns, by a function that the user may replace.
 
-The reward reads the structured turns, never the transcript: an answer counts only where the policy
-itself wrote it, so nothing that an operator returns can earn anything.
+A reward function is plain or async, and is passed by name whichever of these its signature has:
+
+    trajectory  the `Trajectory`: its turns, its calls, its answer (None if it gave none) and how it ended
+    golds       the gold answers, a list of texts
+    row         the question's row in the data, by column: `data_source`, `extra_info`, ...
+    operators   an `Operators`, to ask the run's operators with
+
+Every other parameter is a setting. It returns a number, or named numbers of which `reward` is what the policy is
+trained on. `acc` is the name of the core metric, which tables and charts show first; a function that returns none has
+its reward in that place. Whatever else it returns is shown and recorded under its name.
+
+The functions below read the structured turns, never the transcript: an answer counts only where the policy itself wrote
+it, so nothing that an operator returns can earn anything.
 """
 
-import re
-import string
-from collections import Counter
-from collections.abc import Callable, Iterable
+import asyncio
+import inspect
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Annotated, Any, Protocol, get_type_hints
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, BeforeValidator, ConfigDict, TypeAdapter, ValidationError, model_validator
+from pydantic.errors import PydanticUserError
 
+from workflow_r1 import answers
+from workflow_r1.errors import UserError
+from workflow_r1.records import from_json
+from workflow_r1.system.loading import load_object
 from workflow_r1.trajectory import EndedBy, Trajectory
 
-_ARTICLES = re.compile(r"\b(a|an|the)\b")
-_PUNCTUATION = str.maketrans("", "", string.punctuation)
+_PASSED = ("trajectory", "golds", "row", "operators")
 
 
-def normalise_answer(text: str) -> str:
-    """SQuAD v1.1's normalisation: lower case, no punctuation, no articles, single spaces."""
-    return " ".join(_ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION)).split())
-
-
-def exact_match(answer: str, golds: Iterable[str]) -> float:
-    """1.0 if `answer` equals any gold answer after normalisation, else 0.0."""
-    return _best(answer, golds, lambda prediction, gold: float(prediction == gold))
-
-
-def substring_match(answer: str, golds: Iterable[str]) -> float:
-    """1.0 if any gold answer stands, word for word, inside `answer` after normalisation, else 0.0."""
-    return _best(answer, golds, lambda prediction, gold: float(bool(gold) and f" {gold} " in f" {prediction} "))
-
-
-def f1_score(answer: str, golds: Iterable[str]) -> float:
-    """Highest word-overlap F1 of `answer` with any gold answer, in [0, 1]."""
-    return _best(answer, golds, _word_f1)
-
-
-def _best(answer: str, golds: Iterable[str], metric: Callable[[str, str], float]) -> float:
-    prediction = normalise_answer(answer)
-    return max((metric(prediction, normalise_answer(gold)) for gold in golds), default=0.0)
-
-
-def _word_f1(prediction: str, gold: str) -> float:
-    predicted, expected = prediction.split(), gold.split()
-    if not predicted or not expected:
-        return float(predicted == expected)
-    overlap = sum((Counter(predicted) & Counter(expected)).values())
-    return 2 * overlap / (len(predicted) + len(expected))
-
-
-class RewardWeights(BaseModel):
-    """What each outcome is worth; the defaults are the reference recipe's."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    exact_match: float = 1.0
-    f1: float = 0.0
-    malformed: float = -0.5
-    no_answer: float = -1.0
-
-
-def score_trajectory(
-    trajectory: Trajectory, golds: Iterable[str], weights: RewardWeights | None = None
+def exact_match_reward(
+    trajectory: Trajectory,
+    golds: Sequence[str],
+    *,
+    exact_match: float = 1.0,
+    f1: float = 0.0,
+    malformed: float = -0.5,
+    no_answer: float = -1.0,
 ) -> dict[str, float]:
-    """Score one trajectory.
+    """The reference recipe's reward: right or wrong, less for malformed turns, and least for no answer.
 
-    Returns:
-        `reward`, what the policy is trained on, and its parts as plain numbers: `acc` (exact match; verl's
-        name for the core metric), `f1`, `sub_em`, `malformed` (any malformed turn), `no_answer`,
-        `operator_failure`, `calls` and `turns`.
-
-    An infrastructure fault is not the policy's doing: a trajectory that an operator failure ended has reward 0,
-    and the agent loop leaves it out of the loss.
+    Args:
+        exact_match: for an answer that is a gold one.
+        f1: times the answer's word overlap with a gold one.
+        malformed: added once where an answered trajectory has malformed turns.
+        no_answer: all that a trajectory without an answer gets.
     """
-    weights = weights or RewardWeights()
-    golds = list(golds)
     answer = trajectory.answer
-    failed = trajectory.ended_by is EndedBy.OPERATOR_FAILURE
-    acc = exact_match(answer, golds) if answer is not None else 0.0
-    f1 = f1_score(answer, golds) if answer is not None else 0.0
-    malformed = float(trajectory.num_malformed > 0)
-    if failed:
-        reward = 0.0
-    elif answer is None:
-        reward = weights.no_answer
-    else:
-        reward = weights.exact_match * acc + weights.f1 * f1 + weights.malformed * malformed
-    return {
-        "reward": reward,
-        "acc": acc,
-        "f1": f1,
-        "sub_em": substring_match(answer, golds) if answer is not None else 0.0,
-        "malformed": malformed,
-        "no_answer": float(answer is None),
-        "operator_failure": float(failed),
-        "calls": float(len(trajectory.calls)),
-        "turns": float(len(trajectory.turns)),
-    }
+    if answer is None:
+        return {"acc": 0.0, "f1": 0.0, "sub_em": 0.0, "reward": no_answer}
+    acc, overlap = answers.exact_match(answer, golds), answers.f1_score(answer, golds)
+    reward = exact_match * acc + f1 * overlap + malformed * (trajectory.num_malformed > 0)
+    return {"acc": acc, "f1": overlap, "sub_em": answers.substring_match(answer, golds), "reward": reward}
+
+
+def f1_reward(
+    trajectory: Trajectory, golds: Sequence[str], *, malformed: float = -0.5, no_answer: float = -1.0
+) -> dict[str, float]:
+    """The word overlap with the best gold answer, in place of right or wrong."""
+    return exact_match_reward(trajectory, golds, exact_match=0.0, f1=1.0, malformed=malformed, no_answer=no_answer)
+
+
+class RewardError(UserError):
+    """The reward function cannot be used, or has failed: one sentence that names it and its setting."""
+
+
+class NotScored(UserError):
+    """Raised by a reward function that cannot tell, through no fault of the policy; the message says why.
+
+    The trajectory then has no part in the loss and in no mean: what was not measured is not a reward of zero.
+    """
+
+
+class Operators(Protocol):
+    """What a reward function asks the run's operators with; `workflow_r1.operators.judge` has it."""
+
+    async def call(self, operator: Any, **inputs: str) -> str:
+        """The output of an operator, named or declared as an `OperatorSpec`, for the inputs that it declares.
+
+        Raises:
+            NotScored: the call could not be served.
+        """
+        ...
+
+
+class RewardSettings(BaseModel):
+    """Which reward function, and with what settings; a text alone is the function."""
+
+    model_config = ConfigDict(title="Reward", extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    function: str = "workflow_r1.reward:exact_match_reward"
+    """What scores a trajectory: module:function, or path/to/file.py:function (docs/reward.md)."""
+
+    settings: Annotated[dict[str, Any], BeforeValidator(from_json)] = {}
+    """The function's own keyword arguments; as JSON '{"no_answer": -0.5}'."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _named(cls, value: object) -> object:
+        return {"function": value} if isinstance(value, str) else value
+
+
+class Reward:
+    """A reward function that was loaded and whose settings fit it.
+
+    Args:
+        place: how the user names these settings, for messages.
+
+    Attributes:
+        asks_operators: whether the function may call operators.
+
+    Raises:
+        RewardError: there is no such function, or it cannot be called with these settings.
+    """
+
+    def __init__(self, settings: RewardSettings | None = None, place: str = "workflow_r1.reward") -> None:
+        settings = settings or RewardSettings()
+        self._label = f"{place}: the reward function {settings.function}"
+        try:
+            self._function = load_object(settings.function)
+        except ImportError as error:
+            raise RewardError(f"{self._label} {error}") from None
+        parameters = self._parameters()
+        self._takes = _PASSED if _takes_all(parameters) else tuple(name for name in _PASSED if name in parameters)
+        self._settings = self._fitting(settings.settings, parameters)
+        self.asks_operators = "operators" in self._takes
+
+    async def score(
+        self,
+        trajectory: Trajectory,
+        golds: Iterable[str],
+        row: Mapping[str, Any],
+        operators: Operators | None = None,
+    ) -> None:
+        """Fill in the trajectory's `golds`, and its `reward`, or, where that could not be had, why it is `unscored`.
+
+        A trajectory that an operator failure ended is not scored.
+
+        Args:
+            operators: needed where the function `asks_operators`.
+
+        Raises:
+            RewardError: the function raised, or what it returned is no reward.
+        """
+        trajectory.golds = list(golds)
+        if trajectory.ended_by is EndedBy.OPERATOR_FAILURE:
+            trajectory.unscored = next((call.error or call.output for call in trajectory.calls if call.failed), "")
+            return
+        passed = {"trajectory": trajectory, "golds": trajectory.golds, "row": row, "operators": operators}
+        try:
+            returned = await self._call({name: passed[name] for name in self._takes} | self._settings)
+        except NotScored as why:
+            trajectory.unscored = str(why)
+        except Exception as error:
+            reason = " ".join(f"{type(error).__name__}: {error}".split()).rstrip(".")
+            raise RewardError(f"{self._label} raised {reason}.") from error
+        else:
+            trajectory.reward = self._parts(returned)
+
+    async def _call(self, arguments: dict[str, Any]) -> Any:
+        if inspect.iscoroutinefunction(self._function):
+            return await self._function(**arguments)
+        # A plain function may compute or wait for long: it must not hold up the other trajectories.
+        returned = await asyncio.to_thread(self._function, **arguments)
+        return await returned if inspect.isawaitable(returned) else returned
+
+    def _parts(self, returned: Any) -> dict[str, float]:
+        parts = returned if isinstance(returned, Mapping) else {"reward": returned}
+        if "reward" not in parts:
+            raise RewardError(f"{self._label} returned {', '.join(map(str, parts)) or 'nothing'}, and no 'reward'.")
+        numbers = {}
+        for name, part in parts.items():
+            if not isinstance(name, str) or not name.isidentifier():
+                raise RewardError(f"{self._label} returned a part named {name!r}: take letters, digits and _.")
+            if (number := _finite(part)) is None:
+                raise RewardError(f"{self._label} returned {name}={part!r:.80}, which is no finite number.")
+            numbers[name] = number
+        return numbers
+
+    def _parameters(self) -> Mapping[str, inspect.Parameter]:
+        """By name, without those that take whatever is left over by position."""
+        try:
+            signature = inspect.signature(self._function)
+        except (TypeError, ValueError):
+            raise RewardError(f"{self._label} is no function.") from None
+        if any(one.kind is one.POSITIONAL_ONLY for one in signature.parameters.values()):
+            raise RewardError(f"{self._label} takes arguments by position only, and they are passed by name.")
+        found = {name: one for name, one in signature.parameters.items() if one.kind is not one.VAR_POSITIONAL}
+        if "trajectory" not in found and not _takes_all(found):
+            raise RewardError(
+                f"{self._label} has no parameter 'trajectory' (it has {', '.join(found) or 'none'}): it is passed "
+                f"{', '.join(_PASSED)}, whichever it names."
+            )
+        return found
+
+    def _fitting(self, given: Mapping[str, Any], parameters: Mapping[str, inspect.Parameter]) -> dict[str, Any]:
+        """The settings, each of the type that the function says; every one there is and has a value."""
+        known = {
+            name: one for name, one in parameters.items() if name not in _PASSED and one.kind is not one.VAR_KEYWORD
+        }
+        if (unknown := [name for name in given if name not in known]) and not _takes_all(parameters):
+            takes = ", ".join(known) or "none"
+            raise RewardError(f"{self._label} has no setting {unknown[0]!r}: its settings are {takes}.")
+        if lacking := [name for name, one in known.items() if one.default is one.empty and name not in given]:
+            raise RewardError(
+                f"{self._label} has the parameter(s) {', '.join(lacking)} without a value: it is passed "
+                f"{', '.join(_PASSED)}; give any other a default, or a value among its settings."
+            )
+        types = _type_hints(self._function)
+        return {name: self._typed(name, value, types.get(name, Any)) for name, value in given.items()}
+
+    def _typed(self, name: str, value: Any, kind: Any) -> Any:
+        try:
+            return TypeAdapter(kind).validate_python(value)
+        except PydanticUserError:  # a type of the user's own, which only the function can judge
+            return value
+        except ValidationError as error:
+            reason = error.errors(include_url=False)[0]["msg"]
+            raise RewardError(f"{self._label} cannot have the setting {name}={value!r}: {reason}.") from None
+
+
+def acc_first(parts: Iterable[str]) -> list[str]:
+    """The names of a reward's parts in the order in which they are shown."""
+    return sorted(dict.fromkeys(parts), key=lambda name: name != "acc")
+
+
+def core_part(parts: Iterable[str]) -> str:
+    """The part that says how good a policy is."""
+    return "acc" if "acc" in parts else "reward"
+
+
+def _takes_all(parameters: Mapping[str, inspect.Parameter]) -> bool:
+    return any(one.kind is one.VAR_KEYWORD for one in parameters.values())
+
+
+def _type_hints(function: Callable[..., Any]) -> dict[str, Any]:
+    try:
+        return get_type_hints(function)
+    except Exception:  # names that only a type checker sees
+        return {}
+
+
+def _finite(value: Any) -> float | None:
+    if isinstance(value, str | bytes):
+        return None
+    try:
+        number = float(value)
+    except (TypeError, ValueError, OverflowError, RuntimeError):  # the last is what a tensor of many numbers raises
+        return None
+    return number if math.isfinite(number) else None

@@ -89,7 +89,8 @@ class Trajectory(_Record):
 
     Attributes:
         golds: the gold answers.
-        reward: the reward and its parts, as `workflow_r1.reward.score_trajectory` returns them.
+        reward: what the reward function returned, by name; `reward` is what the policy is trained on.
+        unscored: why it has no reward, where something that it or its reward asked could not be served.
     """
 
     question: Text
@@ -98,6 +99,12 @@ class Trajectory(_Record):
     data_source: Text = ""
     golds: list[Text] = []
     reward: dict[Text, float] = {}
+    unscored: Text | None = None
+
+    @property
+    def served(self) -> bool:
+        """Whether all that it took was served: only then has it a part in the loss and in scores."""
+        return self.unscored is None and self.ended_by is not EndedBy.OPERATOR_FAILURE
 
     @property
     def answer(self) -> str | None:

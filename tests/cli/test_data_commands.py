@@ -50,7 +50,7 @@ def test_what_was_prepared_validates(tmp_path, questions):
     assert "only 36 usable training rows; 10,000 were asked for" in result.output
     result = run("validate", tmp_path / "out")
     assert result.exit_code == 0
-    assert result.output == "nq: 40 of 40 rows earn the full reward with their gold answers\n"
+    assert result.output == "nq: 40 of 40 rows are won by their gold answers (acc 1, f1 1, sub_em 1, reward 1)\n"
 
 
 def test_a_row_that_cannot_be_won_is_named_and_fails_the_command(tmp_path):
@@ -59,7 +59,7 @@ def test_a_row_that_cannot_be_won_is_named_and_fails_the_command(tmp_path):
     path.write_text("\n".join(map(json.dumps, rows)))
     result = run("validate", path)
     assert result.exit_code == 1
-    assert "quiz: 1 of 26 rows earn the full reward" in result.output
+    assert "quiz: 1 of 26 rows are won by their gold answers" in result.output
     assert "quiz_0 ('tag?'): it has a gold answer with a protocol tag: '</answer>'" in result.output
     assert "... and 5 more rows" in result.output
 

@@ -130,7 +130,7 @@ def test_compare_prints_the_runs_side_by_side(operators: RunningServer, question
     )
     result = run("compare", tmp_path / "runs.yaml", "-o", tmp_path / "out")
     assert result.exit_code == 0, result.output
-    assert "exact match less that of cot" in result.output
+    assert "acc less that of cot" in result.output
     assert (tmp_path / "out/comparison.md").read_text().count("| direct |") == 3
 
 

@@ -1,5 +1,6 @@
 """Preparing a dataset: verl's columns, the same bytes every time, all files or none, and a card that is true."""
 
+import asyncio
 import hashlib
 import json
 import os
@@ -16,6 +17,7 @@ from workflow_r1.data.errors import DataError
 from workflow_r1.data.prepare import prepare_dataset
 from workflow_r1.data.selection import Selection
 from workflow_r1.data.validation import validate_examples
+from workflow_r1.reward import Reward
 from workflow_r1.runs.preflight import check_data
 from workflow_r1.world.tokenizer import build_tokenizer
 
@@ -204,4 +206,4 @@ def test_real_questions_are_prepared_byte_for_byte_alike_and_can_all_be_won(tmp_
     prepared = open_source(str(tmp_path / "one"))
     training, evaluation = (list(read_examples(files)) for files in (prepared.training, prepared.evaluation))
     assert not {row.question for row in training} & {row.question for row in evaluation}
-    assert validate_examples([*training, *evaluation]).faults == []
+    assert asyncio.run(validate_examples([*training, *evaluation], Reward())).faults == []

@@ -102,7 +102,7 @@ def test_the_recipes_own_loss_is_rehearsed_without_a_gpu(run: Run, stopped: str)
 
 def test_a_tracker_writes_into_the_runs_folder(run: Run, stopped: str) -> None:
     [events] = (run.folder / "tensorboard").iterdir()
-    assert b"workflow/reward" in events.read_bytes()
+    assert b"reward/reward" in events.read_bytes()
     assert not (ROOT / "tensorboard_log").exists()
 
 

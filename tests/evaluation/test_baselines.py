@@ -8,11 +8,11 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from workflow_r1.answers import exact_match
 from workflow_r1.evaluation import baselines
 from workflow_r1.evaluation.baselines import BASELINES, OPERATORS, run_baseline
 from workflow_r1.operators import OperatorPool
 from workflow_r1.protocol import parse_turn, render_observation
-from workflow_r1.reward import exact_match
 from workflow_r1.trajectory import EndedBy, Trajectory
 from workflow_r1.world.server import Faults, RunningServer
 from workflow_r1.world.world import Question, World

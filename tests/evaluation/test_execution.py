@@ -68,9 +68,9 @@ async def test_a_score_does_not_depend_on_how_the_server_sends_turns(
         summary = await run(run_settings(limit=2), tmp_path / alter.__name__)
         for benchmark, row in summary.benchmarks.items():
             assert row.figures["malformed"].mean == 0
-            assert row.figures["em"] == as_openai.benchmarks[benchmark].figures["em"]
+            assert row.figures["reward/acc"] == as_openai.benchmarks[benchmark].figures["reward/acc"]
     assert as_openai.average is not None
-    assert as_openai.average.figures["em"].mean > 0
+    assert as_openai.average.figures["reward/acc"].mean > 0
 
 
 async def test_a_second_run_asks_nothing(

@@ -7,7 +7,7 @@ defined what v1.1 left open: two answers that are both empty agree fully.
 
 import pytest
 
-from workflow_r1.reward import exact_match, f1_score, normalise_answer
+from workflow_r1.answers import exact_match, f1_score, normalise_answer
 
 CASES = [
     # answer, golds, exact match, F1

@@ -6,7 +6,7 @@ from workflow_r1.data.examples import Example
 from workflow_r1.evaluation.record import Key, Record
 from workflow_r1.evaluation.report import Grid, comparison_grids, run_grids
 from workflow_r1.evaluation.summary import Prices, paired_difference, score_questions, summarise
-from workflow_r1.reward import score_trajectory
+from workflow_r1.reward import exact_match_reward
 from workflow_r1.services.service import ServiceSettings
 from workflow_r1.trajectory import CallRecord, EndedBy, Trajectory, Turn
 
@@ -24,7 +24,7 @@ def record(example: Example, answer: str | None, sample: int = 0, calls: int = 1
         turns.append(Turn(text="", answer=answer))
     ended_by = EndedBy.TURN_LIMIT if answer is None else EndedBy.ANSWERED
     trajectory = Trajectory(question=example.question, turns=turns, ended_by=ended_by)
-    trajectory.reward = score_trajectory(trajectory, example.golds)
+    trajectory.reward = exact_match_reward(trajectory, example.golds)
     return Record(
         benchmark=example.data_source,
         id=example.id,
@@ -53,9 +53,9 @@ def test_the_figures_are_means_over_questions() -> None:
     summary = summarise("run", score_questions(examples, records, 1, prices))
     figures = {name: estimate.mean for name, estimate in summary.benchmarks["nq"].figures.items()}
 
-    assert figures["em"] == 0.25
-    assert figures["f1"] == pytest.approx((1 + 2 / 3) / 4)
-    assert figures["sub_em"] == 0.5
+    assert figures["reward/acc"] == 0.25
+    assert figures["reward/f1"] == pytest.approx((1 + 2 / 3) / 4)
+    assert figures["reward/sub_em"] == 0.5
     assert figures["calls"] == 1.5
     assert figures["policy_tokens"] == 2050
     assert figures["operator_tokens"] == 1.5 * 110
@@ -70,7 +70,7 @@ def test_a_question_that_was_not_served_is_counted_and_not_scored() -> None:
     records = by_key(record(examples[0], "Ada"), record(examples[1], "Babbage", error="down"))
     summary = summarise("run", score_questions(examples, records, 1, FREE))
     assert (summary.benchmarks["nq"].questions, summary.unserved) == (1, 2)
-    assert summary.benchmarks["nq"].figures["em"].mean == 1
+    assert summary.benchmarks["nq"].figures["reward/acc"].mean == 1
 
 
 def test_a_benchmark_without_a_served_question_leaves_no_average() -> None:
@@ -86,7 +86,7 @@ def test_the_average_weighs_every_benchmark_the_same() -> None:
     records = by_key(*(record(example, "Ada" if example.data_source == "nq" else "no") for example in examples))
     summary = summarise("run", score_questions(examples, records, 1, FREE))
     assert summary.average is not None
-    assert summary.average.figures["em"].mean == 0.5
+    assert summary.average.figures["reward/acc"].mean == 0.5
     assert summary.average.questions == 10
 
 
@@ -101,8 +101,8 @@ def test_several_samples_give_pass_at_k_and_the_majority() -> None:
         )
     )
     figures = summarise("run", score_questions(examples, records, 4, FREE)).benchmarks["nq"].figures
-    assert figures["em"].mean == pytest.approx((2 / 4 + 1 / 4) / 2)
-    assert figures["pass@1"].mean == pytest.approx(figures["em"].mean)
+    assert figures["reward/acc"].mean == pytest.approx((2 / 4 + 1 / 4) / 2)
+    assert figures["pass@1"].mean == pytest.approx(figures["reward/acc"].mean)
     assert figures["pass@2"].mean == pytest.approx((5 / 6 + 3 / 6) / 2)
     assert figures["pass@4"].mean == 1
     assert figures["majority"].mean == 0.5  # Ada for the first question, Babbage for the second

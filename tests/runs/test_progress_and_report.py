@@ -23,8 +23,9 @@ from workflow_r1.trajectory import CallRecord, EndedBy, Trajectory, Turn, write_
 
 STEP = {
     "actor/pg_loss": 0.1,
-    "workflow/reward": 0.25,
-    "workflow/acc": 0.5,
+    "reward/reward": 0.25,
+    "reward/acc": 0.5,
+    "reward/spent": -0.125,
     "workflow/calls/mean": 1.25,
     "workflow/malformed": 0.1,
     "actor/pg_clipfrac": 0.031,
@@ -39,7 +40,7 @@ STEP = {
 def trajectory(source: str, acc: float, calls: int, ended_by: EndedBy = EndedBy.ANSWERED) -> Trajectory:
     turns = [Turn(text="", think="ask", calls=[CallRecord(operator="A", input="in", output="out")])] * calls
     turns.append(Turn(text="", think="done", answer="Paris"))
-    reward = {"reward": acc, "acc": acc, "f1": acc, "calls": float(calls), "malformed": 0.0}
+    reward = {"reward": acc / 2, "acc": acc, "length": 100.0}
     return Trajectory(
         question="capital [x]?",
         turns=turns,
@@ -68,13 +69,19 @@ def run(tmp_path):
 
 def test_a_step_is_one_line_and_a_validation_another():
     step, validation = describe(7, 60, STEP)
-    assert step == ("step   7/60  reward +0.25  EM 0.50  calls 1.2  malformed 10%  clipped 3.1%  kl +0.0020  2.5 s")
-    assert validation == "validation at step 7: EM single 0.75  two_hop 0.25"
+    assert step == (
+        "step   7/60  acc 0.50  reward 0.25  spent -0.12  calls 1.2  malformed 10%  clipped 3.1%  kl +0.0020  2.5 s"
+    )
+    assert validation == "validation at step 7: acc single 0.75  two_hop 0.25"
 
 
 def test_the_first_validation_is_no_step():
-    assert list(describe(0, 60, {"val-core/a/acc/mean@1": 1.0})) == ["validation at step 0: EM a 1.00"]
-    assert validation_scores({"val-core/a/reward/mean@1": 1.0}) == {}
+    assert list(describe(0, 60, {"val-core/a/acc/mean@1": 1.0})) == ["validation at step 0: acc a 1.00"]
+
+
+def test_a_reward_without_an_acc_is_itself_the_score():
+    data = {"val-core/a/reward/mean@1": -0.5, "val-core/a/reward/std@4": 0.1, "val-aux/a/length/mean@1": 3.0}
+    assert list(describe(0, 60, data)) == ["validation at step 0: reward a -0.50"]
 
 
 def test_lost_rollouts_are_shown_where_there_are_any():
@@ -88,7 +95,7 @@ def test_lost_rollouts_are_shown_where_there_are_any():
 
 def test_a_validation_that_lost_everything_has_no_score():
     [line] = describe(0, 60, {"workflow/validation_rollouts_lost": 32.0})
-    assert line == "validation at step 0: EM not measured  (32 rollouts lost to exceptions)"
+    assert line == "validation at step 0: not measured  (32 rollouts lost to exceptions)"
 
 
 def test_a_data_source_may_hold_slashes_and_markup():
@@ -98,7 +105,7 @@ def test_a_data_source_may_hold_slashes_and_markup():
         "val-core/acc/acc/mean@8": 1,
     }
     assert validation_scores(data) == {"org/nq [v2]": 0.5, "acc": 1}
-    assert list(describe(3, None, data)) == ["validation at step 3: EM acc 1.00  org/nq [v2] 0.50"]
+    assert list(describe(3, None, data)) == ["validation at step 3: acc acc 1.00  org/nq [v2] 0.50"]
 
 
 @pytest.mark.parametrize(
@@ -154,14 +161,13 @@ def test_what_the_endpoint_did_not_serve_is_said():
         None,
         {
             **STEP,
-            "workflow/ended_by/operator_failure": 0.5,
-            "val-aux/single/operator_failure/mean@1": 0.0,
-            "val-aux/two_hop/operator_failure/mean@1": 0.25,
+            "workflow/unscored": 0.5,
+            "workflow/validation_unscored": 0.25,
         },
     )
-    assert step.startswith("step   7  reward")
+    assert step.startswith("step   7  acc")
     assert "not served 50%" in step
-    assert validation.endswith("(up to 25% not served, counted as wrong)")
+    assert validation.endswith("(25% not served, counted as 0)")
 
 
 def test_the_tail_reads_each_complete_line_once(tmp_path):
@@ -175,17 +181,18 @@ def test_the_tail_reads_each_complete_line_once(tmp_path):
 
 
 def test_a_resumed_run_overrides_the_steps_that_it_repeats(run):
-    (run / "metrics-002.jsonl").write_text(json.dumps({"step": 2, "data": {"workflow/reward": 0.9}}) + "\n")
+    (run / "metrics-002.jsonl").write_text(json.dumps({"step": 2, "data": {"reward/reward": 0.9}}) + "\n")
     metrics = read_metrics(run)
     assert list(metrics) == [0, 1, 2]
-    assert metrics[2]["workflow/reward"] == 0.9
-    assert metrics[1]["workflow/reward"] == 0.25
+    assert metrics[2]["reward/reward"] == 0.9
+    assert metrics[1]["reward/reward"] == 0.25
 
 
 def test_means_are_by_data_source_and_over_all(run):
     scores = mean_scores([trajectory("single", 1.0, 1), trajectory("two_hop", 0.0, 3)])
     assert list(scores) == ["single", "two_hop", "all"]
-    assert scores["all"] == {"acc": 0.5, "f1": 0.5, "calls": 2.0, "malformed": 0.0}
+    assert scores["all"] == {"acc": 0.5, "reward": 0.25, "length": 100.0, "calls": 2.0, "malformed": 0.0}
+    assert next(iter(scores["all"])) == "acc"
 
 
 def test_what_the_endpoint_did_not_serve_lowers_no_mean():
@@ -194,26 +201,26 @@ def test_what_the_endpoint_did_not_serve_lowers_no_mean():
 
 
 def test_the_table_sets_the_last_validation_beside_the_first(run):
-    console = Console(width=80)
+    console = Console(width=120)
     with console.capture() as capture:
         console.print(before_and_after(run / "trajectories"))
     rows = [[cell.strip() for cell in line.strip("│ ").split("│")] for line in capture.get().splitlines()]
-    assert ["single", "0.00 → 1.00", "0.00 → 1.00", "1.00 → 1.00", "0.00 → 0.00"] in rows
-    assert ["two_hop", "0.00 → 0.50", "0.00 → 0.50", "2.50 → 2.50", "0.00 → 0.00"] in rows
-    assert ["all", "0.00 → 0.67", "0.00 → 0.67", "2.00 → 2.00", "0.00 → 0.00"] in rows
+    assert ["single", "0.00 → 1.00", "0.00 → 0.50", "100.00 → 100.00", "1.00 → 1.00", "0.00 → 0.00"] in rows
+    assert ["two_hop", "0.00 → 0.50", "0.00 → 0.25", "100.00 → 100.00", "2.50 → 2.50", "0.00 → 0.00"] in rows
+    assert ["all", "0.00 → 0.67", "0.00 → 0.33", "100.00 → 100.00", "2.00 → 2.00", "0.00 → 0.00"] in rows
 
 
-def test_a_part_that_a_reward_of_the_users_own_does_not_tell_is_no_zero(run):
-    for step in (0, 20):
+def test_a_part_that_one_validation_did_not_have_is_no_zero(run):
+    for step, reward in ((0, {"reward": 0.5}), (20, {"reward": 0.5, "own": 3.0})):
         path = run / "trajectories" / "val" / f"{step}.jsonl"
-        rewarded = trajectory("single", 1.0, 1).model_copy(update={"reward": {"reward": 0.5, "acc": 0.5}})
+        rewarded = trajectory("single", 1.0, 1).model_copy(update={"reward": reward})
         path.unlink()
         write_jsonl(path, [rewarded])
-    console = Console(width=80)
+    console = Console(width=120)
     with console.capture() as capture:
         console.print(before_and_after(run / "trajectories"))
     rows = [[cell.strip() for cell in line.strip("│ ").split("│")] for line in capture.get().splitlines()]
-    assert ["single", "0.50 → 0.50", "-", "-", "-"] in rows
+    assert ["single", "0.50 → 0.50", "-", "1.00 → 1.00", "0.00 → 0.00"] in rows
 
 
 def test_one_validation_makes_no_table(run):

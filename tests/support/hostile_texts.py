@@ -5,6 +5,7 @@ from contextlib import suppress
 
 from support.qwen_like_tokenizer import qwen_like_tokenizer
 
+from workflow_r1.answers import f1_score
 from workflow_r1.evaluation.endpoint import Completion
 from workflow_r1.evaluation.session import closed_turn
 from workflow_r1.observation import ObservationFilter
@@ -12,7 +13,6 @@ from workflow_r1.operators.builtin import Revise, ScEnsemble
 from workflow_r1.operators.reply import extract_tag
 from workflow_r1.operators.spec import OperatorInputError
 from workflow_r1.protocol import neutralise, parse_turn
-from workflow_r1.reward import f1_score
 
 SIZE = 1_000_000
 

@@ -8,7 +8,7 @@ from support.agent_loop import score_as_verl_does
 from support.qwen_like_tokenizer import qwen_like_tokenizer
 from verl.experimental.agent_loop.agent_loop import AgentLoopMetrics, AgentLoopOutput
 
-from workflow_r1.reward import score_trajectory
+from workflow_r1.reward import exact_match_reward
 from workflow_r1.trajectory import CallRecord, EndedBy, Trajectory, Turn
 from workflow_r1.verl_plugin.reward_manager import WorkflowRewardManager
 
@@ -39,14 +39,15 @@ async def scored(extra_fields: dict[str, Any], section: dict[str, Any] | None = 
 
 async def test_the_reward_and_its_parts_are_those_of_the_recorded_turns():
     output = await scored({"trajectory": TRAJECTORY.model_dump(mode="json")})
-    parts = score_trajectory(TRAJECTORY, ["Anker", "P. Anker"])
+    parts = exact_match_reward(TRAJECTORY, ["Anker", "P. Anker"])
     assert output.reward_score == parts.pop("reward") == -0.5
     assert output.extra_fields["reward_extra_info"] == parts
-    assert (parts["malformed"], parts["calls"], parts["turns"], parts["acc"]) == (1.0, 1.0, 3.0, 0.0)
+    assert parts == {"acc": 0.0, "f1": pytest.approx(2 / 3), "sub_em": 1.0}
 
 
-async def test_the_weights_are_the_configurations():
-    output = await scored({"trajectory": TRAJECTORY.model_dump(mode="json")}, {"reward": {"f1": 0.3, "malformed": 0.0}})
+async def test_the_settings_are_the_configurations():
+    section = {"reward": {"settings": {"f1": 0.3, "malformed": 0.0}}}
+    output = await scored({"trajectory": TRAJECTORY.model_dump(mode="json")}, section)
     assert output.reward_score == pytest.approx(0.3 * 2 / 3)  # one word of two is a gold answer
 
 

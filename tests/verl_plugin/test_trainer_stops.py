@@ -54,7 +54,9 @@ class Trainer(WorkflowTrainer):
         self.global_steps, self.total_training_steps, self.steps_per_epoch = start, STEPS, 100
         self.trainer_mode, self._stop_reason, self._saved_step, self._data_position = "sync", None, start, None
         self.checkpoint_manager: Any = Servers()
-        self.replay_buffer = SimpleNamespace(stop_reason=lambda: None, watch=lambda _: None, take_lost=lambda _: 0)
+        self.replay_buffer = SimpleNamespace(
+            stop_reason=lambda: None, watch=lambda _: None, take_lost=lambda _: 0, take_unscored=lambda: 0.0
+        )
         self.train_dataloader = StatefulDataLoader(range(40), batch_size=2)
         if data_position is not None:
             self.train_dataloader.load_state_dict(data_position)
@@ -168,7 +170,7 @@ def test_a_lost_validation_stops_once_its_step_is_saved_and_logged(monkeypatch: 
     trainer.lost_at, trainer.replay_buffer.take_lost = {("val", 2)}, lambda partition: 3
     assert run(trainer) == "3 of 4 validation rollouts raised."
     assert [(step, awake) for step, _, awake in trainer.saved] == [(2, False)]
-    assert trainer.logged[2] == {"loss": 0.5, "workflow/validation_rollouts_lost": 3}
+    assert trainer.logged[2] == {"loss": 0.5, "workflow/validation_rollouts_lost": 3, "workflow/validation_unscored": 0}
     assert 3 not in trainer.asked
 
 
@@ -185,8 +187,10 @@ def test_a_lost_validation_at_either_end_of_a_run_is_said_too(
 def test_a_validations_losses_are_logged(monkeypatch: pytest.MonkeyPatch):
     trainer = Trainer(monkeypatch)
     trainer.replay_buffer.take_lost = lambda partition: {"val": 1}[partition]
+    trainer.replay_buffer.take_unscored = lambda: 0.25
     assert run(trainer) is None
-    assert trainer.logged[2] == {"loss": 0.5, "val": 1.0, "workflow/validation_rollouts_lost": 1}
+    lost = {"workflow/validation_rollouts_lost": 1, "workflow/validation_unscored": 0.25}
+    assert trainer.logged[2] == {"loss": 0.5, "val": 1.0, **lost}
 
 
 def test_why_it_ended_is_in_a_file_of_its_folder(monkeypatch: pytest.MonkeyPatch):

@@ -2,9 +2,9 @@ import random
 
 import pytest
 
+from workflow_r1.answers import exact_match
 from workflow_r1.operators import OperatorPool
 from workflow_r1.protocol import parse_turn
-from workflow_r1.reward import exact_match
 from workflow_r1.rollout import RolloutLimits, rollout
 from workflow_r1.trajectory import Trajectory
 from workflow_r1.world.in_process import InProcessPool

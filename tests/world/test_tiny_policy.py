@@ -15,7 +15,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from workflow_r1.protocol import STOP_STRINGS
-from workflow_r1.reward import score_trajectory
+from workflow_r1.reward import exact_match_reward
 from workflow_r1.rollout import GeneratedTurn, RolloutLimits, rollout
 from workflow_r1.system.cache_dir import cache_dir
 from workflow_r1.trajectory import Trajectory
@@ -184,6 +184,6 @@ def test_the_cold_started_policy_has_the_habits_of_the_demonstrations(world: Wor
     assert thoughts["guess"] > thoughts["sample"] > 0
     assert thoughts["ask"] > thoughts["split"] > 0
 
-    em = sum(score_trajectory(t, [q.answer])["acc"] for q, t in done) / len(done)
+    em = sum(exact_match_reward(t, [q.answer])["acc"] for q, t in done) / len(done)
     print(f"EM {em:.3f}, {dict(thoughts)}")
     assert 0.15 < em < 0.45  # the mixture's expectation is 0.31: far from the 0.87 of its best part

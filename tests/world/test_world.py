@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workflow_r1.reward import normalise_answer
+from workflow_r1.answers import normalise_answer
 from workflow_r1.world.language import PATHS, Query, find_queries, parse_query
 from workflow_r1.world.world import POPULATION, World
 

@@ -1,16 +1,23 @@
 """`workflow-r1 prepare` and `workflow-r1 validate`."""
 
+import asyncio
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from workflow_r1.cli.options import takes_settings
 from workflow_r1.data.sampling import Mix
 from workflow_r1.errors import UserError
+from workflow_r1.reward import Reward, RewardSettings
 from workflow_r1.system.terminal import echo, fail
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from workflow_r1.data.card import Card
+    from workflow_r1.data.examples import Example
+    from workflow_r1.data.validation import ValidationReport
 
 LOCAL_DIR = Path("data/workflow_r1")
 _FAULTS_SHOWN = 20
@@ -74,7 +81,9 @@ def prepare(
         _show(card, local_dir)
 
 
+@takes_settings(RewardSettings)
 def validate(
+    values: dict[str, Any],
     source: Annotated[
         list[str] | None,
         typer.Argument(
@@ -90,7 +99,6 @@ def validate(
     from workflow_r1.data.errors import DataError
     from workflow_r1.data.layouts import read_examples
     from workflow_r1.data.sources import open_source
-    from workflow_r1.data.validation import validate_examples
 
     try:
         if not source and not LOCAL_DIR.exists():
@@ -99,18 +107,31 @@ def validate(
             )
         opened = [open_source(text) for text in source or [str(LOCAL_DIR)]]
         files = [file for each in opened for split in each.splits.values() for file in split]
-        report = validate_examples(read_examples(files))
+        reward = Reward(RewardSettings.model_validate(values), "--reward")
+        report = asyncio.run(_validated(read_examples(files), reward))
     except UserError as error:
         fail(error)
     for data_source, count in sorted(report.rows.items()):
         faulty = sum(fault.example.data_source == data_source for fault in report.faults)
-        echo(f"{data_source}: {count - faulty:,} of {count:,} rows earn the full reward with their gold answers")
+        earned = ", ".join(f"{name} {mean:.3g}" for name, mean in report.means(data_source).items())
+        echo(f"{data_source}: {count - faulty:,} of {count:,} rows are won by their gold answers ({earned or 'none'})")
     for fault in report.faults[:_FAULTS_SHOWN]:
         echo(f"{fault.example.id} ({fault.example.question!r}): {fault.reason}", err=True)
     if len(report.faults) > _FAULTS_SHOWN:
         echo(f"... and {len(report.faults) - _FAULTS_SHOWN:,} more rows", err=True)
     if report.faults:
         raise typer.Exit(1)
+
+
+async def _validated(examples: "Iterable[Example]", reward: Reward) -> "ValidationReport":
+    from workflow_r1.data.validation import validate_examples
+    from workflow_r1.operators import OperatorPool
+    from workflow_r1.operators.judge import RewardOperators
+
+    if not reward.asks_operators:
+        return await validate_examples(examples, reward)
+    async with OperatorPool.from_env() as pool:
+        return await validate_examples(examples, reward, lambda: RewardOperators(pool))
 
 
 def _show(card: "Card", local_dir: Path) -> None:

@@ -15,6 +15,8 @@ _NAMES = {
     "names": ("--operators",),
     "modules": ("--operator-module",),
     "operators": ("--operator-settings",),
+    "function": ("--reward",),
+    "settings": ("--reward-settings",),
 }
 """Fields whose flag has another name than they have in a file of settings."""
 

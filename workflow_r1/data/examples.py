@@ -1,6 +1,8 @@
 """Example: one question with its gold answers, whatever file it came from."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 from workflow_r1.data.errors import RowError
 
@@ -13,6 +15,7 @@ class Example:
         id: names the question; unique within one loaded source.
         golds: the accepted answers, at least one where there is no fault.
         data_source: the dataset it belongs to, such as `nq` or `hotpotqa`.
+        extra_info: verl's column of that name, where the data has it.
         fault: why it cannot be used; then its question and answers may be empty.
     """
 
@@ -21,3 +24,14 @@ class Example:
     golds: tuple[str, ...]
     data_source: str
     fault: RowError | None = None
+    extra_info: Mapping[str, Any] = field(default_factory=dict, hash=False)
+
+    @property
+    def row(self) -> dict[str, Any]:
+        """What a reward function is passed as the row."""
+        return {
+            "id": self.id,
+            "question": self.question,
+            "data_source": self.data_source,
+            "extra_info": self.extra_info,
+        }

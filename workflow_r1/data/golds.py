@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from workflow_r1.answers import normalise_answer
 from workflow_r1.data.errors import Reason, RowError
 from workflow_r1.protocol import parse_turn
-from workflow_r1.reward import normalise_answer
 
 # To the end where no quote closes it; with what Python 2 and bytes have before it.
 _QUOTED = re.compile(r"(?:\b[uUbB])?(?:'(?:[^'\\]|\\.)*'?|\"(?:[^\"\\]|\\.)*\"?)", re.DOTALL)

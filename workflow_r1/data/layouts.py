@@ -1,7 +1,7 @@
 """Where each known column layout keeps the question and its gold answers."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from workflow_r1.data.errors import DataError, RowError
@@ -85,10 +85,10 @@ def read_examples(files: Sequence[SourceFile]) -> Iterator[Example]:
             wanted.remove("prompt")  # which repeats the question, and is long
         for index, row in enumerate(read_rows(file.path, wanted)):
             data_source = _label(row.get("data_source")) or file.data_source
-            extra = row.get("extra_info")
-            noted = row.get("id"), row.get("_id"), extra.get("id") if isinstance(extra, dict) else None
+            extra = extra if isinstance(extra := row.get("extra_info"), dict) else {}
+            noted = row.get("id"), row.get("_id"), extra.get("id")
             identity = next(filter(None, map(_label, noted)), f"{data_source}_{index}")
-            yield _example(layout, row, name.unique(identity), data_source)
+            yield replace(_example(layout, row, name.unique(identity), data_source), extra_info=extra)
 
 
 def _example(layout: Layout, row: Row, name: str, data_source: str) -> Example:

@@ -16,6 +16,7 @@ from workflow_r1.evaluation.checkpoint import find_checkpoint, trained_rollout
 from workflow_r1.evaluation.errors import EvaluationError
 from workflow_r1.evaluation.summary import Prices
 from workflow_r1.operators import OperatorPool, OperatorSettings
+from workflow_r1.reward import RewardSettings
 from workflow_r1.services.service import EndpointSettings, chat_url, request_fields
 
 
@@ -149,6 +150,8 @@ class RunSettings(PolicySettings):
     concurrency: int = Field(default=64, ge=1)
     """Questions worked on at once."""
 
+    reward: RewardSettings = RewardSettings()
+
     @property
     def operator_seed(self) -> int | None:
         """With several samples the operators are sampled anew for each."""
@@ -180,8 +183,9 @@ class RunSettings(PolicySettings):
         services = self.operator_settings().services.values()
         models = [service.model for service in services if isinstance(service, EndpointSettings)]
         if self.baseline is not None:
-            return {"baseline": self.baseline, "operator_models": models, "seed": self.seed}
-        kept = {"model", "temperature", "top_p", "seed", "max_response_tokens", "limits"}
+            reward = self.reward.model_dump(mode="json")
+            return {"baseline": self.baseline, "operator_models": models, "seed": self.seed, "reward": reward}
+        kept = {"model", "temperature", "top_p", "seed", "max_response_tokens", "limits", "reward"}
         kept |= {"request"} if self.request else set()
         system_prompt = self.policy_prompt().system
         # A system prompt lists the operators on offer.

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from rich.console import Console
@@ -20,9 +21,10 @@ from workflow_r1.evaluation.errors import EvaluationError
 from workflow_r1.evaluation.first_turns import FirstTurns
 from workflow_r1.evaluation.opening import open_system
 from workflow_r1.evaluation.record import Record, ResultStore
-from workflow_r1.evaluation.report import Grid, comparison_grids, run_grids
+from workflow_r1.evaluation.report import Grid, common_core, comparison_grids, run_grids
 from workflow_r1.evaluation.runner import all_keys, evaluate, missing
 from workflow_r1.evaluation.summary import Prices, Scores, Summary, paired_difference, score_questions, summarise
+from workflow_r1.reward import Reward, core_part
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,7 @@ class Prepared:
     identity: dict[str, Any]
     prices: Prices
     dropped: list[Dropped]
+    reward: Reward
 
 
 def prepare(name: str, settings: RunSettings, folder: Path) -> Prepared:
@@ -43,7 +46,7 @@ def prepare(name: str, settings: RunSettings, folder: Path) -> Prepared:
 
     Raises:
         EvaluationError: a checkpoint is missing, or two benchmarks hold the same question.
-        DataError, OperatorConfigError, PromptError: what they are about cannot be used.
+        DataError, OperatorConfigError, PromptError, RewardError: what they are about cannot be used.
     """
     operators = settings.operator_pool()
     identity = settings.identity()
@@ -57,7 +60,8 @@ def prepare(name: str, settings: RunSettings, folder: Path) -> Prepared:
                     f"Two benchmarks hold question {example.id!r} of {example.data_source!r}: name each benchmark once."
                 )
             examples[key] = example
-    return Prepared(name, settings, folder, list(examples.values()), identity, settings.prices(operators), dropped)
+    prices, reward = settings.prices(operators), Reward(settings.reward, "--reward")
+    return Prepared(name, settings, folder, list(examples.values()), identity, prices, dropped, reward)
 
 
 async def execute(run: Prepared, console: Console) -> tuple[Summary, Scores]:
@@ -78,6 +82,7 @@ async def execute(run: Prepared, console: Console) -> tuple[Summary, Scores]:
                         work,
                         system,
                         store,
+                        run.reward,
                         seed=settings.seed,
                         concurrency=settings.concurrency,
                         on_result=on_result,
@@ -90,10 +95,11 @@ async def execute(run: Prepared, console: Console) -> tuple[Summary, Scores]:
 
 @contextmanager
 def _progress(run: Prepared, store: ResultStore, console: Console) -> Iterator[Callable[[Record], None]]:
-    """A bar over all samples of the run, with the exact match and the failures so far."""
+    """A bar over all samples of the run, with the mean of the reward's core part and the failures so far."""
     keys = list(all_keys(run.examples, run.settings.samples))
     done = [store.records[key] for key in keys if store.is_done(key)]
-    right, scored, failed = sum(map(_exact_match, done)), len(done), 0
+    scores = [_core(record) for record in done]
+    failed = 0
     first_turns = FirstTurns(len(keys) - len(done))
     columns = (
         TextColumn("{task.description}", markup=False),
@@ -104,24 +110,27 @@ def _progress(run: Prepared, store: ResultStore, console: Console) -> Iterator[C
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=console) as progress:
-        task = progress.add_task(run.name, total=len(keys), completed=scored, state="")
+        task = progress.add_task(run.name, total=len(keys), completed=len(done), state="")
 
         def on_result(record: Record) -> None:
-            nonlocal right, scored, failed
+            nonlocal failed
             if record.error is None:
-                right, scored = right + _exact_match(record), scored + 1
+                scores.append(_core(record))
             else:
                 failed += 1
             if warning := first_turns.warning(record):
                 console.print(warning, style="yellow")
-            state = f"EM {100 * right / scored:.1f} %" if scored else ""
+            state = f"{scores[-1][0]} {fmean(score for _, score in scores):.3f}" if scores else ""
             progress.update(task, advance=1, state=state + (f", {failed} not served" if failed else ""))
 
         yield on_result
 
 
-def _exact_match(record: Record) -> float:
-    return record.trajectory.reward["acc"] if record.trajectory else 0.0
+def _core(record: Record) -> tuple[str, float]:
+    """The name and the value of what says how good an answer is."""
+    assert record.trajectory is not None, "a served record has a trajectory"
+    rewards = record.trajectory.reward
+    return (part := core_part(rewards)), rewards[part]
 
 
 async def execute_all(comparison: Comparison, folder: Path, console: Console) -> tuple[list[Grid], int]:
@@ -137,9 +146,10 @@ async def execute_all(comparison: Comparison, folder: Path, console: Console) ->
     prepared = [prepare(name, settings, folder / name) for name, settings in comparison.runs.items()]
     outcomes = {run.name: await execute(run, console) for run in prepared}
     summaries = [summary for summary, _ in outcomes.values()]
+    core = common_core(summaries)
     reference = outcomes[comparison.reference][1]
     differences = {
-        name: paired_difference(scores, reference)
+        name: paired_difference(scores, reference, core)
         for name, (_, scores) in outcomes.items()
         if name != comparison.reference
     }

@@ -7,14 +7,14 @@ from rich.table import Table
 from rich.text import Text
 
 from workflow_r1.evaluation.statistics import Estimate
-from workflow_r1.evaluation.summary import BenchmarkSummary, Difference, Summary
+from workflow_r1.evaluation.summary import REWARD, BenchmarkSummary, Difference, Summary
 from workflow_r1.records import UNKNOWN
+from workflow_r1.reward import acc_first, core_part
 from workflow_r1.system.terminal import printable
 from workflow_r1.trajectory import EndedBy
 
 AVERAGE = "average"
 _SERVED = set(EndedBy) - {EndedBy.OPERATOR_FAILURE}  # a failure is in no figure but the count of what was not served
-_SCORES = {"em": "EM", "f1": "F1", "sub_em": "sub-EM"}
 _COSTS = ("calls", "policy tokens", "operator tokens", "US$ / 1000")
 
 
@@ -48,12 +48,15 @@ def run_grids(summary: Summary) -> list[Grid]:
     """One run: scores, what they cost, and how trajectories ended; a row a benchmark."""
     rows = table_rows(summary)
     names = list(next((row.figures for row in rows.values() if row.figures), {}))
-    scores = {**_SCORES, **{name: name for name in names if name.startswith("pass@") or name == "majority"}}
+    scores = {
+        **{f"{REWARD}{part}": part for part in summary.parts},
+        **{name: name for name in names if name.startswith("pass@") or name == "majority"},
+    }
     ends = {f"ended_by/{reason.value}": reason.value.replace("_", " ") for reason in EndedBy if reason in _SERVED}
     samples = f", {summary.samples} samples a question" if summary.samples > 1 else ""
     return [
         Grid(
-            f"{summary.name}: scores in % with 95 % confidence intervals{samples}",
+            f"{summary.name}: scores, times 100, with 95 % confidence intervals{samples}",
             ["benchmark", "questions", "not served", *scores.values()],
             [
                 [name, str(row.questions), str(row.unserved), *(_percent(row, key) for key in scores)]
@@ -79,24 +82,29 @@ def run_grids(summary: Summary) -> list[Grid]:
 def comparison_grids(
     summaries: Sequence[Summary], reference: str, differences: Mapping[str, Difference | None]
 ) -> list[Grid]:
-    """Runs side by side: exact match by benchmark, what it cost, and each run's distance from the reference."""
-    benchmarks = benchmark_names(summaries)
-    em_rows, cost_rows = [], []
+    """Runs side by side: the core part by benchmark, the others, what it cost, and the distance from the reference."""
+    benchmarks, core = benchmark_names(summaries), common_core(summaries)
+    others = [part for part in acc_first(part for summary in summaries for part in summary.parts) if part != core]
+    core_rows, cost_rows = [], []
     for summary in summaries:
         rows = table_rows(summary)
-        em_rows.append([summary.name, *(_percent(rows.get(name), "em") for name in benchmarks)])
-        cost_rows.append(
-            [summary.name, _percent(summary.average, "f1"), *_costs(summary.average), str(summary.unserved)]
-        )
+        core_rows.append([summary.name, *(_percent(rows.get(name), f"{REWARD}{core}") for name in benchmarks)])
+        scores = [_percent(summary.average, f"{REWARD}{part}") for part in others]
+        cost_rows.append([summary.name, *scores, *_costs(summary.average), str(summary.unserved)])
     return [
-        Grid("exact match in % with 95 % confidence intervals", ["run", *benchmarks], em_rows),
-        Grid("per question, on average over the benchmarks", ["run", "F1", *_COSTS, "not served"], cost_rows),
+        Grid(f"{core}, times 100, with 95 % confidence intervals", ["run", *benchmarks], core_rows),
+        Grid("per question, on average over the benchmarks", ["run", *others, *_COSTS, "not served"], cost_rows),
         Grid(
-            f"exact match less that of {reference}, in points, on the same questions",
+            f"{core} less that of {reference}, times 100, on the same questions",
             ["run", "questions", "difference", "p"],
             [[name, *_difference(found)] for name, found in differences.items()],
         ),
     ]
+
+
+def common_core(summaries: Sequence[Summary]) -> str:
+    """The part of the reward that runs are compared in."""
+    return core_part(set.intersection(*[set(summary.parts) for summary in summaries if summary.parts] or [set()]))
 
 
 def table_rows(summary: Summary) -> dict[str, BenchmarkSummary]:

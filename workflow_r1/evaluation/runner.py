@@ -9,8 +9,8 @@ from workflow_r1.data.examples import Example
 from workflow_r1.evaluation.errors import EvaluationError, PolicyEndpointError
 from workflow_r1.evaluation.record import Key, Record, ResultStore
 from workflow_r1.evaluation.systems import System
-from workflow_r1.reward import score_trajectory
-from workflow_r1.trajectory import EndedBy
+from workflow_r1.operators.judge import RewardOperators
+from workflow_r1.reward import Reward
 
 _FAILURES_IN_A_ROW = 50  # by then an endpoint is down, and asking on would only add failures
 
@@ -32,6 +32,7 @@ async def evaluate(
     work: Iterable[tuple[Example, int]],
     system: System,
     store: ResultStore,
+    reward: Reward,
     *,
     seed: int,
     concurrency: int,
@@ -45,6 +46,7 @@ async def evaluate(
 
     Raises:
         EvaluationError: one question after the other failed; what was answered is kept.
+        RewardError: the reward function failed.
     """
     remaining = iter(work)
     failures = 0
@@ -52,7 +54,7 @@ async def evaluate(
     async def worker() -> None:
         nonlocal failures
         for example, sample in remaining:
-            record = await _ask(system, example, sample, seed)
+            record = await _ask(system, example, sample, seed, reward)
             store.append(record)
             on_result(record)
             failures = 0 if record.error is None else failures + 1
@@ -71,7 +73,7 @@ async def evaluate(
         await asyncio.gather(*workers, return_exceptions=True)
 
 
-async def _ask(system: System, example: Example, sample: int, seed: int) -> Record:
+async def _ask(system: System, example: Example, sample: int, seed: int, reward: Reward) -> Record:
     record = Record(benchmark=example.data_source, id=example.id, sample=sample)
     digest = hashlib.sha256(f"{seed} {example.data_source} {example.id} {sample}".encode()).digest()
     started = time.perf_counter()
@@ -81,11 +83,9 @@ async def _ask(system: System, example: Example, sample: int, seed: int) -> Reco
         record.error = str(error)
     else:
         trajectory = attempt.trajectory
-        trajectory.data_source, trajectory.golds = example.data_source, list(example.golds)
-        trajectory.reward = score_trajectory(trajectory, example.golds)
-        if trajectory.ended_by is EndedBy.OPERATOR_FAILURE:
-            record.error = next(call.error or call.output for call in trajectory.calls if call.failed)
-        record.trajectory = trajectory
+        trajectory.data_source = example.data_source
+        await reward.score(trajectory, example.golds, example.row, RewardOperators(system.operators))
+        record.error, record.trajectory = trajectory.unscored, trajectory
         record.prompt_tokens, record.completion_tokens = attempt.prompt_tokens, attempt.completion_tokens
     record.seconds = time.perf_counter() - started
     return record

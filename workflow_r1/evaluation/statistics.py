@@ -9,7 +9,7 @@ from math import comb
 import numpy as np
 from numpy.typing import NDArray
 
-from workflow_r1.reward import normalise_answer
+from workflow_r1.answers import normalise_answer
 
 Matrix = NDArray[np.float64]
 

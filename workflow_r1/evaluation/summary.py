@@ -8,6 +8,7 @@ from statistics import fmean
 import numpy as np
 from pydantic import BaseModel
 
+from workflow_r1.answers import exact_match
 from workflow_r1.data.examples import Example
 from workflow_r1.evaluation.record import Key, Record
 from workflow_r1.evaluation.statistics import (
@@ -19,11 +20,12 @@ from workflow_r1.evaluation.statistics import (
     permutation_p_value,
 )
 from workflow_r1.records import total
-from workflow_r1.reward import exact_match
+from workflow_r1.reward import acc_first
 from workflow_r1.services.service import ServiceSettings, token_cost
 from workflow_r1.trajectory import EndedBy, Trajectory
 
-_PARTS = {"em": "acc", "f1": "f1", "sub_em": "sub_em", "calls": "calls", "turns": "turns", "malformed": "malformed"}
+REWARD = "reward/"
+"""What a figure's name begins with if it is a part of the reward, as in the metrics of a training run."""
 
 
 @dataclass(frozen=True)
@@ -86,12 +88,15 @@ def score_questions(examples: Iterable[Example], records: Mapping[Key, Record], 
 
 def _figures(records: Sequence[Record], golds: Sequence[str], prices: Prices) -> dict[str, float]:
     rows = [_sample_figures(record, prices) for record in records]
-    # A figure that was not measured for each of them is not there.
-    figures = {name: fmean(row[name] for row in rows) for name in rows[0] if all(name in row for row in rows)}
+    measured = {name: [row[name] for row in rows if name in row] for row in rows for name in row}
+    # A figure that was not measured for each of them is not there; a reward function may leave a part of its out.
+    figures = {
+        name: fmean(values) for name, values in measured.items() if len(values) == len(rows) or name.startswith(REWARD)
+    }
     if len(records) > 1:
-        right = sum(row["em"] == 1 for row in rows)
-        for k in _sample_counts(len(records)):
-            figures[f"pass@{k}"] = pass_at_k(len(records), right, k)
+        if (right := measured.get(f"{REWARD}acc")) is not None:
+            for k in _sample_counts(len(records)):
+                figures[f"pass@{k}"] = pass_at_k(len(records), sum(value >= 1 for value in right), k)
         answers = [record.trajectory.answer for record in records if record.trajectory]
         given = [answer for answer in answers if answer is not None]
         figures["majority"] = exact_match(most_frequent(given), golds) if given else 0.0
@@ -102,7 +107,10 @@ def _sample_figures(record: Record, prices: Prices) -> dict[str, float]:
     trajectory = record.trajectory
     assert trajectory is not None, "a served record has a trajectory"
     figures = {
-        **{name: trajectory.reward[part] for name, part in _PARTS.items()},
+        **{f"{REWARD}{part}": trajectory.reward[part] for part in acc_first(trajectory.reward)},
+        "calls": len(trajectory.calls),
+        "turns": len(trajectory.turns),
+        "malformed": float(trajectory.num_malformed > 0),
         "policy_tokens": total([record.prompt_tokens, record.completion_tokens]),
         "operator_tokens": total(call.tokens for call in trajectory.calls),
         "cost": prices.cost(trajectory, record.prompt_tokens, record.completion_tokens),
@@ -123,15 +131,20 @@ class BenchmarkSummary(BaseModel):
     Attributes:
         questions: those that are in the figures.
         unserved: those that are not, because an endpoint failed.
-        figures: means over questions: `em`, `f1`, `sub_em`, `calls`, `turns`, `malformed`, `policy_tokens`,
-            `operator_tokens`, `cost` (US dollars), `seconds`, `ended_by/<reason>`; with several samples, `pass@<k>`
-            and `majority` too. Empty where no question was served; without tokens and cost where an endpoint did not
-            count them.
+        figures: means over questions: `reward/<part>` for whatever the reward function returns, `acc` first; `calls`,
+            `turns`, `malformed`, `policy_tokens`, `operator_tokens`, `cost` (US dollars), `seconds`,
+            `ended_by/<reason>`; with several samples, `majority`, and `pass@<k>` where there is an `acc`. Empty where
+            no question was served; without tokens and cost where an endpoint did not count them.
     """
 
     questions: int
     unserved: int
     figures: dict[str, Estimate]
+
+    @property
+    def parts(self) -> list[str]:
+        """The parts of the reward, `acc` first."""
+        return acc_first(name.removeprefix(REWARD) for name in self.figures if name.startswith(REWARD))
 
 
 class Summary(BaseModel):
@@ -149,6 +162,11 @@ class Summary(BaseModel):
     @property
     def unserved(self) -> int:
         return sum(benchmark.unserved for benchmark in self.benchmarks.values())
+
+    @property
+    def parts(self) -> list[str]:
+        """The parts of the reward on any benchmark, `acc` first."""
+        return acc_first(part for benchmark in self.benchmarks.values() for part in benchmark.parts)
 
 
 def summarise(name: str, scores: Scores) -> Summary:
@@ -169,9 +187,12 @@ def _summary(groups: Sequence[Mapping[str, Mapping[str, float]]], unserved: int)
     rows = [row for group in groups for row in group.values()]
     names = [name for name in rows[0] if all(name in row for row in rows)]
     matrices = [np.array([[row[name] for name in names] for row in group.values()]) for group in groups]
-    return BenchmarkSummary(
-        questions=questions, unserved=unserved, figures=dict(zip(names, bootstrap(matrices), strict=True))
-    )
+    figures = dict(zip(names, bootstrap(matrices), strict=True))
+    for name in dict.fromkeys(name for row in rows for name in row if name.startswith(REWARD) and name not in figures):
+        columns = [np.array([[row[name]] for row in group.values() if name in row]) for group in groups]
+        if all(map(len, columns)):
+            figures[name] = bootstrap(columns)[0]
+    return BenchmarkSummary(questions=questions, unserved=unserved, figures=figures)
 
 
 class Difference(BaseModel):
@@ -187,12 +208,13 @@ class Difference(BaseModel):
     p_value: float
 
 
-def paired_difference(run: Scores, reference: Scores, figure: str = "em") -> Difference | None:
-    """`run` less `reference`; None if they share no question."""
+def paired_difference(run: Scores, reference: Scores, part: str = "acc") -> Difference | None:
+    """`run` less `reference` in a part of the reward; None if they share no question that has it."""
+    figure = f"{REWARD}{part}"
     groups: list[Matrix] = []
     for benchmark, questions in run.questions.items():
         others = reference.questions.get(benchmark, {})
-        shared = [id for id in questions if id in others]
+        shared = [id for id in questions if figure in questions[id] and figure in others.get(id, {})]
         if shared:
             groups.append(np.array([[questions[id][figure] - others[id][figure]] for id in shared]))
     if not groups:

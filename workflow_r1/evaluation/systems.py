@@ -37,6 +37,9 @@ class Attempt:
 class System(Protocol):
     """Something that answers questions."""
 
+    @property
+    def operators(self) -> OperatorPool: ...
+
     async def attempt(self, question: str, seed: int) -> Attempt:
         """Work on `question`; the same seed samples the same.
 

@@ -9,10 +9,10 @@ from uuid import uuid4
 
 from workflow_r1.operators.builtin import WARNING_OP
 from workflow_r1.operators.registry import select_operators
-from workflow_r1.operators.spec import Accept, Ask, OperatorInputError, OperatorSpec
+from workflow_r1.operators.spec import Accept, Ask, Inputs, OperatorInputError, OperatorSpec
 from workflow_r1.services.cache import ReplyCache
 from workflow_r1.services.corpus import open_corpus
-from workflow_r1.services.errors import OperatorEndpointError, PromptTooLongError
+from workflow_r1.services.errors import OperatorConfigError, OperatorEndpointError, PromptTooLongError
 from workflow_r1.services.health import check_service
 from workflow_r1.services.request import ChatRequest, Completes, Message, Tally
 from workflow_r1.services.result import OperatorResult
@@ -46,7 +46,8 @@ class OperatorPool:
         self.settings = settings
         self.usage = UsageMeter()
         self._specs = select_operators(operators, modules)
-        self._service_names = {name: settings.service_of(name, spec.endpoint) for name, spec in self._specs.items()}
+        self._modules = tuple(modules)
+        self._service_names = {name: self._service_of(spec) for name, spec in self._specs.items()}
         self._cache = ReplyCache.of(settings)
         search = settings.search if SEARCH in self._service_names.values() else None
         if search is not None and search.index is not None:
@@ -88,6 +89,30 @@ class OperatorPool:
         """
         return await self._counted(await self._serve(name, text, trajectory or uuid4().hex))
 
+    async def ask(
+        self, operator: str | OperatorSpec, inputs: Mapping[str, str | Sequence[str]], caller: str, trajectory: str = ""
+    ) -> OperatorResult:
+        """Call an operator from code rather than for the policy; it need not be on offer.
+
+        Args:
+            inputs: by field, text of any kind.
+            caller: who calls; the usage names such a call `<caller>/<operator>`.
+            trajectory: as for `call`.
+
+        Raises:
+            OperatorConfigError: there is no such operator, or it has other inputs.
+        """
+        spec = operator if isinstance(operator, OperatorSpec) else self._find(operator)
+        try:
+            filled = spec.fill(inputs)
+        except OperatorInputError as error:
+            raise OperatorConfigError(str(error)) from None
+        result = await self._run(spec, filled, trajectory or uuid4().hex)
+        return await self._counted(replace(result, operator=f"{caller}/{spec.name}"))
+
+    def _find(self, name: str) -> OperatorSpec:
+        return self._specs.get(name) or select_operators([name], self._modules)[name]
+
     async def warn(self, reason: str) -> OperatorResult:
         """What a malformed turn gets: the reason and the operators there are. Calls no model."""
         return await self._counted(self._warning(reason))
@@ -110,22 +135,26 @@ class OperatorPool:
             inputs = spec.parse(text)
         except OperatorInputError as error:
             return OperatorResult(name, str(error), rejected=True)
-        started, tally = _now(), Tally()
+        return await self._run(spec, inputs, trajectory)
+
+    async def _run(self, spec: OperatorSpec, inputs: Inputs, trajectory: str) -> OperatorResult:
+        name, started, tally = spec.name, _now(), Tally()
         try:
             result = OperatorResult(name, await spec.run(inputs, self._ask(spec, trajectory, tally)) or "(no reply)")
         except OperatorEndpointError as error:
             # The declaration's part of the prompt is always the same: where that is most of it, the user has to act.
-            if isinstance(error, PromptTooLongError) and len(text) > len(spec.system) + len(spec.prompt):
+            length = sum(len(value) for values in inputs.values() for value in values)
+            if isinstance(error, PromptTooLongError) and length > len(spec.system) + len(spec.prompt):
                 result = OperatorResult(name, f"The input is too long for {name}: shorten it.", rejected=True)
             else:
                 logger.info("%s could not be served. %s", name, error)
                 result = OperatorResult(name, _unavailable(name), failed=True, error=str(error))
-        service = self.settings.services[self._service_names[name]]
+        service = self.settings.services[self._service_of(spec)]
         cost = service.cost(tally.requests, tally.prompt_tokens, tally.completion_tokens)
         return replace(result, seconds=_now() - started, cost=cost, **vars(tally))
 
     def _ask(self, spec: OperatorSpec, trajectory: str, tally: Tally) -> Ask:
-        client, service = self._client(), self._service_names[spec.name]
+        client, service = self._client(), self._service_of(spec)
         endpoint, seed = self.settings.services[service], self.settings.seed
 
         async def complete(messages: Sequence[Message], sample: int) -> str:
@@ -156,6 +185,9 @@ class OperatorPool:
 
         return ask
 
+    def _service_of(self, spec: OperatorSpec) -> str:
+        return self.settings.service_of(spec.name, spec.endpoint)
+
     def _client(self) -> Completes:
         return self._services()
 
@@ -164,7 +196,7 @@ class OperatorPool:
         if loop not in self._clients:
             for ended in [other for other in self._clients if other.is_closed()]:
                 del self._clients[ended]
-            self._clients[loop] = Services(self.settings, self._service_names.values(), self._cache)
+            self._clients[loop] = Services(self.settings, self._cache)
         return self._clients[loop]
 
     async def check(self) -> dict[str, float]:

@@ -14,19 +14,21 @@ they cannot drift apart. An operator of one's own is an `OperatorSpec` in a modu
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from string import Formatter, ascii_uppercase
 from typing import Any, Protocol, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from workflow_r1.operators.reply import extract_tag, has_tag
-from workflow_r1.protocol import TAGS
+from workflow_r1.protocol import TAGS, neutralise
 from workflow_r1.services.request import Message, Sampling
 
 Inputs = dict[str, list[str]]
 Accept = Callable[[str], bool]
 T = TypeVar("T")
+
+_TAG = re.compile(r"<(/?\s*[A-Za-z_][^<>]*)>")
 
 
 class OperatorInputError(Exception):
@@ -120,6 +122,22 @@ class OperatorSpec(_Declaration):
         inputs: Inputs = {
             field.name: [value for name, value in tagged if name == field.name and value] for field in self.inputs
         }
+        for field in self.inputs:
+            self._check_count(field, len(inputs[field.name]))
+        return inputs
+
+    def fill(self, values: Mapping[str, str | Sequence[str]]) -> Inputs:
+        """The values of each field, given by code; whatever they hold, they cannot write a tag of the prompt.
+
+        Raises:
+            OperatorInputError: as in `parse`, or there is no such field.
+        """
+        if unknown := [name for name in values if name not in {field.name for field in self.inputs}]:
+            raise OperatorInputError(f"{self.name} has no input {unknown[0]}: its input is written {self.input_form}.")
+        inputs: Inputs = {field.name: [] for field in self.inputs}
+        for name, value in values.items():
+            texts = [value] if isinstance(value, str) else value
+            inputs[name] = [_TAG.sub(r"‹\1›", neutralise(text)).strip() for text in texts if text.strip()]
         for field in self.inputs:
             self._check_count(field, len(inputs[field.name]))
         return inputs

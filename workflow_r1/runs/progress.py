@@ -9,6 +9,8 @@ from pathlib import Path
 
 from rich.console import Console
 
+from workflow_r1.reward import acc_first
+
 logger = logging.getLogger(__name__)
 
 _PHASES = (  # the newest of these in verl's log says what a long start is busy with
@@ -19,7 +21,9 @@ _PHASES = (  # the newest of these in verl's log says what a long start is busy 
     (b"Creating file logger", "first validation: vLLM compiles its sampler"),
 )
 _POLL_SECONDS = 0.5
-_VALIDATION_EM = re.compile(r"val-core/(?P<source>.*)/acc/mean@\d+", re.DOTALL)  # a source may hold slashes itself
+_REWARD = "reward/"  # begins the names of `workflow_metrics` that are parts of the reward
+# verl's core metric is `acc` where the reward has one, else `reward`. A source may hold slashes itself.
+_VALIDATION = re.compile(r"val-core/(?P<source>.*)/(?P<part>\w+)/mean@\d+", re.DOTALL)
 
 
 def parse_metrics(line: bytes) -> tuple[int, dict[str, float]]:
@@ -123,12 +127,11 @@ def describe(step: int, total_steps: int | None, data: Mapping[str, float]) -> I
     """The lines for one record of metrics: the step, and the validation where there was one."""
     if "actor/pg_loss" in data:
         parts = [
-            ("reward", data.get("workflow/reward"), "{:+.2f}"),
-            ("EM", data.get("workflow/acc"), "{:.2f}"),
+            *((part, data[f"{_REWARD}{part}"], "{:.2f}") for part in reward_parts(data)),
             ("calls", data.get("workflow/calls/mean"), "{:.1f}"),
             ("malformed", data.get("workflow/malformed"), "{:.0%}"),
             ("clipped", data.get("actor/pg_clipfrac"), "{:.1%}"),
-            ("not served", data.get("workflow/ended_by/operator_failure") or None, "{:.0%}"),
+            ("not served", data.get("workflow/unscored") or None, "{:.0%}"),
             ("rollouts lost", data.get("workflow/rollouts_lost") or None, "{:.0f}"),
             ("kl", data.get("actor/ppo_kl"), "{:+.4f}"),
             ("", data.get("timing_s/step"), "{:.1f} s"),
@@ -140,11 +143,21 @@ def describe(step: int, total_steps: int | None, data: Mapping[str, float]) -> I
         shown = "  ".join(f"{source} {score:.2f}" for source, score in sorted(scores.items())) or "not measured"
         if lost_rollouts:
             shown += f"  ({lost_rollouts:.0f} rollouts lost to exceptions{', counted as wrong' if scores else ''})"
-        if lost := [data[key] for key in data if key.startswith("val-aux/") and "/operator_failure/mean@" in key]:
-            shown += f"  (up to {max(lost):.0%} not served, counted as wrong)" if max(lost) else ""
-        yield f"validation at step {step}: EM {shown}"
+        if unscored := data.get("workflow/validation_unscored"):
+            shown += f"  ({unscored:.0%} not served, counted as 0)"
+        yield f"validation at step {step}: " + f"{core_name(data)} {shown}".strip()
+
+
+def reward_parts(data: Mapping[str, float]) -> list[str]:
+    """The names of the reward's parts among metrics, `acc` first."""
+    return acc_first(key.removeprefix(_REWARD) for key in data if key.startswith(_REWARD))
 
 
 def validation_scores(data: Mapping[str, float]) -> dict[str, float]:
-    """Validation EM by data source, from verl's `val-core/<source>/acc/mean@n`."""
-    return {found["source"]: value for key, value in data.items() if (found := _VALIDATION_EM.fullmatch(key))}
+    """verl's core validation metric by data source: the mean of `acc`, or of the reward where it has none."""
+    return {found["source"]: value for key, value in data.items() if (found := _VALIDATION.fullmatch(key))}
+
+
+def core_name(data: Mapping[str, float]) -> str:
+    """What `validation_scores` are scores of; empty where there are none."""
+    return "/".join(sorted({found["part"] for key in data if (found := _VALIDATION.fullmatch(key))}))

@@ -11,16 +11,16 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from workflow_r1.metrics import mean_reward
 from workflow_r1.operators import OperatorConfigError
 from workflow_r1.records import read_lines
+from workflow_r1.reward import core_part
 from workflow_r1.runs.checkpoints import last_checkpoint
 from workflow_r1.runs.drawing import draw_workflow
-from workflow_r1.runs.progress import parse_metrics, validation_scores
+from workflow_r1.runs.progress import core_name, parse_metrics, validation_scores
 from workflow_r1.services.ledger import read_ledger
 from workflow_r1.services.usage import usage_table
-from workflow_r1.trajectory import EndedBy, Trajectory, read_jsonl
-
-_COLUMNS = (("EM", "acc"), ("F1", "f1"), ("calls", "calls"), ("malformed", "malformed"))
+from workflow_r1.trajectory import Trajectory, read_jsonl
 
 
 @dataclass(frozen=True)
@@ -48,21 +48,22 @@ def read_metrics(folder: Path) -> dict[int, dict[str, float]]:
 
 
 def mean_scores(trajectories: Iterable[Trajectory]) -> dict[str, dict[str, float]]:
-    """Means of the reward's parts by data source, and over `all`; of what the operators' endpoint served.
+    """Means by data source, and over `all`, of what was served: the reward's parts, `acc` first, and how it came about.
 
-    What a reward of the user's own does not tell is left out.
+    A part that the reward function did not return for any of them is left out.
     """
-    by_source: dict[str, list[Mapping[str, float]]] = defaultdict(list)
+    by_source: dict[str, list[Trajectory]] = defaultdict(list)
     for trajectory in trajectories:
-        if trajectory.ended_by is EndedBy.OPERATOR_FAILURE:
-            continue
-        by_source[trajectory.data_source].append(trajectory.reward)
-        by_source["all"].append(trajectory.reward)
+        if trajectory.served:
+            by_source[trajectory.data_source].append(trajectory)
+            by_source["all"].append(trajectory)
     return {
         source: {
-            name: fmean(scores) for _, name in _COLUMNS if (scores := [part[name] for part in rewards if name in part])
+            **mean_reward(served),
+            "calls": fmean(len(trajectory.calls) for trajectory in served),
+            "malformed": fmean(trajectory.num_malformed > 0 for trajectory in served),
         }
-        for source, rewards in sorted(by_source.items(), key=lambda item: (item[0] == "all", item[0]))
+        for source, served in sorted(by_source.items(), key=lambda item: (item[0] == "all", item[0]))
     }
 
 
@@ -79,28 +80,33 @@ def before_and_after(trajectory_dir: Path) -> Table | None:
     first, last = (mean_scores(read_jsonl(trajectory_dir / "val" / f"{step}.jsonl")) for step in (steps[0], steps[-1]))
     table = Table(title=f"Validation at step {steps[0]} → step {steps[-1]}", title_justify="left")
     table.add_column("questions", no_wrap=True)
-    for name, _ in _COLUMNS:
-        table.add_column(name, justify="right", no_wrap=True)
+    # A mean over all data sources has every part there is.
+    columns = list(dict.fromkeys([*last.get("all", {}), *first.get("all", {})]))
+    for name in columns:
+        table.add_column(name, justify="right")
     for source in (source for source in last if source in first):
-        cells = [(first[source].get(key), last[source].get(key)) for _, key in _COLUMNS]
+        cells = [(first[source].get(name), last[source].get(name)) for name in columns]
         table.add_row(source, *("-" if None in cell else "{:.2f} → {:.2f}".format(*cell) for cell in cells))
     return table
 
 
 def draw_curve(metrics: Mapping[int, Mapping[str, float]], path: Path) -> None:
-    """Training reward by step, and validation EM by data source, as a PNG."""
+    """Training reward by step, and validation scores by data source, as a PNG."""
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    rewards = {step: data["workflow/reward"] for step, data in metrics.items() if "workflow/reward" in data}
+    rewards = {step: data["reward/reward"] for step, data in metrics.items() if "reward/reward" in data}
     sources = sorted({source for data in metrics.values() for source in validation_scores(data)})
+    core = next(filter(None, map(core_name, metrics.values())), "")
     figure, axes = pyplot.subplots(figsize=(7, 4), layout="constrained")
     axes.plot(list(rewards), list(rewards.values()), color="0.6", label="training reward (batch mean)")
     for source in sources:
         points = {
             step: scores[source] for step, data in metrics.items() if source in (scores := validation_scores(data))
         }
-        axes.plot(list(points), list(points.values()), marker="o", label=f"validation EM, {source}".replace("$", r"\$"))
+        axes.plot(
+            list(points), list(points.values()), marker="o", label=f"validation {core}, {source}".replace("$", r"\$")
+        )
     axes.set_xlabel("training step")
     axes.grid(alpha=0.3)
     axes.legend()
@@ -109,12 +115,13 @@ def draw_curve(metrics: Mapping[int, Mapping[str, float]], path: Path) -> None:
 
 
 def example(trajectory_dir: Path) -> Trajectory | None:
-    """A right answer from the last validation, the one with the most calls: it shows the most."""
+    """The best trajectory of the last validation, and of these the one with the most calls: it shows the most."""
     steps = validation_steps(trajectory_dir)
     if not steps:
         return None
     trajectories = read_jsonl(trajectory_dir / "val" / f"{steps[-1]}.jsonl")
-    return max(trajectories, key=lambda t: (t.reward.get("acc", 0.0), len(t.calls)), default=None)
+    served = (trajectory for trajectory in trajectories if trajectory.served)
+    return max(served, key=lambda t: (t.reward.get(core_part(t.reward), 0.0), len(t.calls)), default=None)
 
 
 def print_trajectory(console: Console, trajectory: Trajectory) -> None:

@@ -184,6 +184,7 @@ def _check(config: DictConfig, environ: Mapping[str, str], needs_policy: bool, s
         model = config.actor_rollout_ref.model
         preflight.check_model(model.path, trust_remote_code=model.trust_remote_code)
     preflight.check_operators(config)
+    preflight.check_reward(config)
     preflight.check_plugin(environ, config)
 
 

@@ -1,7 +1,5 @@
 """What the operators of one event loop ask, by name: the clients of the services, opened together."""
 
-from collections.abc import Iterable
-
 from workflow_r1.services.cache import CachingClient, ReplyCache
 from workflow_r1.services.client import ChatClient
 from workflow_r1.services.corpus import CorpusClient, open_corpus
@@ -15,15 +13,17 @@ from workflow_r1.services.settings import OperatorSettings
 
 
 class Services:
-    """The clients of those services in the settings that are named."""
+    """The clients of the services in the settings, each from its first request on."""
 
-    def __init__(self, settings: OperatorSettings, names: Iterable[str], cache: ReplyCache | None) -> None:
+    def __init__(self, settings: OperatorSettings, cache: ReplyCache | None) -> None:
         self._settings, self._cache = settings, cache
         self._run = RunConnection(settings.run_dir) if settings.run_dir else None
-        self._clients: dict[str, Completes] = {name: self._open(name) for name in set(names)}
+        self._clients: dict[str, Completes] = {}
 
     async def complete(self, request: ChatRequest, tally: Tally) -> str:
         """As `ServiceClient.complete` of the service that the request names."""
+        if request.service not in self._clients:
+            self._clients[request.service] = self._open(request.service)
         return await self._clients[request.service].complete(request, tally)
 
     async def record(self, result: OperatorResult) -> None:

@@ -13,7 +13,10 @@ from typing import Any
 import ray
 import transfer_queue as tq
 from ray.exceptions import RayError, RayTaskError
+from verl.experimental.agent_loop.agent_loop import AgentLoopOutput
 from verl.trainer.ppo.v1.agent_loop_tq import AgentLoopManagerTQ, AgentLoopWorkerTQ
+
+from workflow_r1.verl_plugin.reward_manager import UNSCORED
 
 LOST = "lost"
 """The tag of a prompt that counts its lost rollouts: `{why: how many}`."""
@@ -51,6 +54,15 @@ class WorkflowAgentLoopWorker(_VerlsWorker):
         if not output:  # verl lets such a rollout go with a warning in the log
             raise ValueError("The agent loop returned no output.")
         await super()._agent_loop_postprocess(output, validate, **kwargs)
+
+    async def _compute_score(self, outputs: list[AgentLoopOutput], kwargs: dict) -> None:
+        """As verl's; what could not be scored gets an empty mask: no part in the loss or in its group's statistics."""
+        await super()._compute_score(outputs, kwargs)
+        fields = outputs[-1].extra_fields
+        if (reason := fields.get("reward_extra_info", {}).pop(UNSCORED, None)) is not None:
+            fields.get("trajectory", {})[UNSCORED] = reason
+            for output in outputs:
+                output.response_mask = [0] * len(output.response_mask)
 
     async def live(self) -> None:
         """Never returns: whoever waits for it learns of this process's end."""

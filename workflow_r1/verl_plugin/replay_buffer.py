@@ -46,6 +46,7 @@ class WorkflowReplayBuffer(ReplayBuffer):
         section = WorkflowConfig.parse(sampler_kwargs)
         self._max_lost_fraction = section.max_lost_fraction
         self._lost: Counter[str] = Counter()
+        self._validated: list[bool] = []  # whether each trajectory was served
         self._dead_worker: Callable[[], str | None] = lambda: None
         self._coordinator = None
         if section.run_dir is not None:
@@ -69,11 +70,18 @@ class WorkflowReplayBuffer(ReplayBuffer):
         spent = {} if self._coordinator is None else self._coordinator.ledger.take_step().metrics()
         if partition_id == "train":
             metrics["workflow/rollouts_lost"] = self.take_lost(partition_id)
+        else:
+            self._validated += [trajectory.served for trajectory in trajectories]
         return batch, {**metrics, **workflow_metrics(trajectories), **spent}
 
     def take_lost(self, partition_id: str) -> int:
         """How many rollouts of a partition raised since the last time."""
         return self._lost.pop(partition_id, 0)
+
+    def take_unscored(self) -> float:
+        """The fraction of validation trajectories since the last time that an endpoint did not serve."""
+        validated, self._validated = self._validated, []
+        return 1 - sum(validated) / len(validated) if validated else 0.0
 
     def _select_prompt_uids(self, partition_id: str, sampleable_keys: set[str], batch_size: int) -> tuple:
         """Between verl's choice of the groups and their removal from the queue: counts what they lost."""
@@ -133,6 +141,6 @@ def _read_trajectories(keys: Sequence[str], partition_id: str) -> list[Trajector
             trajectory.golds = list(row_golds(truth))
             parts = extra.get("reward_extra_info", {})  # a reward function of the user's may add text
             numbers = {name: float(part) for name, part in parts.items() if isinstance(part, Real)}
-            trajectory.reward = {"reward": reward, **numbers}
+            trajectory.reward = {"reward": reward, **numbers} if trajectory.served else {}
             trajectories.append(trajectory)
     return trajectories

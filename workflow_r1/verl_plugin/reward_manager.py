@@ -1,30 +1,41 @@
 """verl's reward manager for Workflow-R1: scores the structured turns that the agent loop recorded."""
 
+import os
 from typing import Any
 
+import numpy as np
 from verl import DataProto
 from verl.experimental.reward_loop.reward_manager.base import RewardManagerBase
 from verl.experimental.reward_loop.reward_manager.registry import register
 
 from workflow_r1.config import WorkflowConfig
 from workflow_r1.data.verl_rows import row_golds
-from workflow_r1.reward import score_trajectory
+from workflow_r1.operators.judge import RewardOperators
+from workflow_r1.reward import Reward
 from workflow_r1.trajectory import Trajectory
+
+UNSCORED = "unscored"
+"""Among the parts that verl is told: why there is no reward. A text, which is none of verl's metrics."""
+
+_PACKED = ("tool_extra_fields", "__num_turns__", "prompt_len", "response_len")  # by verl, beside the row's columns
 
 
 @register("workflow_r1")
 class WorkflowRewardManager(RewardManagerBase):
-    """The reward of `workflow_r1.reward`; its parts reach verl's validation metrics per data source."""
+    """The reward function of `workflow_r1.reward`; its parts reach verl's validation metrics per data source."""
 
     def __init__(self, config: Any, tokenizer: Any, compute_score: Any = None, **kwargs: Any):
         super().__init__(config, tokenizer, compute_score)
-        self.weights = WorkflowConfig.parse(config).reward
+        section = WorkflowConfig.parse(config)
+        self.reward = Reward(section.reward)
+        self.operators = section.operator_pool(os.environ, coordinated=True) if self.reward.asks_operators else None
 
     async def run_single(self, data: DataProto) -> dict[str, Any]:
         """Score the last output of one trajectory.
 
         Raises:
             ValueError: the row was not rolled out by `workflow_r1_agent_loop`, or its gold answers cannot be used.
+            RewardError: the reward function failed.
         """
         fields = data[-1:][0].non_tensor_batch
         record = (fields.get("tool_extra_fields") or {}).get("trajectory")
@@ -33,5 +44,15 @@ class WorkflowRewardManager(RewardManagerBase):
                 "The reward manager workflow_r1 scores what workflow_r1_agent_loop recorded: set agent_name in the "
                 "data, or actor_rollout_ref.rollout.agent.default_agent_loop, to workflow_r1_agent_loop."
             )
-        parts = score_trajectory(Trajectory.model_validate(record), row_golds(fields["reward_model"]), self.weights)
+        trajectory = Trajectory.model_validate(record)
+        row = {name: _plain(value) for name, value in fields.items() if name not in _PACKED}
+        operators = RewardOperators(self.operators) if self.operators else None
+        await self.reward.score(trajectory, row_golds(fields["reward_model"]), row, operators)
+        if trajectory.unscored is not None:
+            return {"reward_score": 0.0, "reward_extra_info": {UNSCORED: trajectory.unscored}}
+        parts = dict(trajectory.reward)
         return {"reward_score": parts.pop("reward"), "reward_extra_info": parts}
+
+
+def _plain(value: Any) -> Any:
+    return value.tolist() if isinstance(value, np.ndarray | np.generic) else value

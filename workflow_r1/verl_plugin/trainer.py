@@ -91,7 +91,11 @@ class WorkflowTrainer(PPOTrainerSync):
         except RolloutsLost as error:
             metrics, self._stop_reason = {}, str(error)
             self._save_while_servers_run()
-        return {**metrics, "workflow/validation_rollouts_lost": self.replay_buffer.take_lost("val")}
+        return {
+            **metrics,
+            "workflow/validation_rollouts_lost": self.replay_buffer.take_lost("val"),
+            "workflow/validation_unscored": self.replay_buffer.take_unscored(),
+        }
 
     def _save_checkpoint(self) -> None:
         """A checkpoint keeps the configuration that made it, with which a later start is compared."""

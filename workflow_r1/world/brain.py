@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from workflow_r1.reward import normalise_answer
+from workflow_r1.answers import normalise_answer
 from workflow_r1.world.language import Query, find_queries
 from workflow_r1.world.world import World
 

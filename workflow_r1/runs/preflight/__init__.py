@@ -18,6 +18,7 @@ from workflow_r1.runs.preflight.model import check_chat_template, check_model, c
 from workflow_r1.runs.preflight.numbers import check_numbers
 from workflow_r1.runs.preflight.operators import check_operators
 from workflow_r1.runs.preflight.resume import check_resume
+from workflow_r1.runs.preflight.reward import check_reward
 from workflow_r1.runs.preflight.rollouts import check_rollouts
 from workflow_r1.runs.preflight.settings import check_keys, check_loss, clip_range_warning
 from workflow_r1.runs.preflight.training import check_training
@@ -37,6 +38,7 @@ __all__ = [
     "check_operators",
     "check_plugin",
     "check_resume",
+    "check_reward",
     "check_rollouts",
     "check_system",
     "check_template_arguments",

@@ -216,8 +216,8 @@ RULES: tuple[tuple[str, Test, str], ...] = (
     (
         "reward.custom_reward_function.path",
         _unless(_our_reward, _is(None)),
-        "is not called by the reward manager workflow_r1: set workflow_r1.reward, or reward.reward_manager.name=naive "
-        "to use a function of your own",
+        "is not called by the reward manager workflow_r1: name your function as workflow_r1.reward.function "
+        "(docs/reward.md), or take reward.reward_manager.name=naive",
     ),
     (
         "reward.reward_model.enable",
