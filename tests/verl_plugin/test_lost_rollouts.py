@@ -101,7 +101,7 @@ def new_buffer(max_lost_fraction: float = 0.1) -> WorkflowReplayBuffer:
     return WorkflowReplayBuffer(
         trainer_mode="sync",
         trainer_config=OmegaConf.create({}),
-        max_off_policy_threshold=None,
+        max_off_policy_threshold=8,
         max_off_policy_strategy="drop",
         sampler_kwargs=OmegaConf.create(
             {"poll_interval": 0.0, "workflow_r1": {"max_lost_fraction": max_lost_fraction}}

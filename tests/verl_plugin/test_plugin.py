@@ -10,8 +10,8 @@ from omegaconf import OmegaConf
 
 from workflow_r1.runs.preflight import check_plugin
 from workflow_r1.runs.recipe import LaunchError
-from workflow_r1.verl_plugin import REGISTRATIONS
 from workflow_r1.verl_plugin.check import unknown_names
+from workflow_r1.verl_plugin.upstream import REGISTRATIONS
 
 
 def python(code: str, **environ: str) -> str:
@@ -30,7 +30,8 @@ def test_importing_verl_imports_nothing_of_ours_but_the_entry_point():
         "import sys, verl\n"
         "print(*sorted(m for m in sys.modules if m.startswith(('workflow_r1', 'openai', 'pydantic_settings'))))\n"
     )
-    assert loaded.split() == ["workflow_r1", "workflow_r1.verl_plugin", "workflow_r1.verl_plugin.cpu"]
+    ours = ["workflow_r1", "workflow_r1.verl_plugin", "workflow_r1.verl_plugin.cpu", "workflow_r1.verl_plugin.upstream"]
+    assert loaded.split() == ours
 
 
 @pytest.mark.slow

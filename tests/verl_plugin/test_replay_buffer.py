@@ -54,7 +54,7 @@ def new_buffer(folder: Path | None) -> WorkflowReplayBuffer:
     return WorkflowReplayBuffer(
         trainer_mode="sync",
         trainer_config=OmegaConf.create({}),
-        max_off_policy_threshold=None,
+        max_off_policy_threshold=8,
         max_off_policy_strategy="drop",
         sampler_kwargs=OmegaConf.create({"trajectory_dir": None if folder is None else str(folder)}),
     )

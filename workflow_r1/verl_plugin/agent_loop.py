@@ -5,8 +5,6 @@ import os
 from functools import lru_cache
 from typing import Any
 
-from verl.experimental.agent_loop.agent_loop import AgentLoopBase, AgentLoopMetrics, AgentLoopOutput, register
-
 from workflow_r1.config import WorkflowConfig
 from workflow_r1.data.verl_rows import row_question
 from workflow_r1.operators import OperatorPool
@@ -14,12 +12,13 @@ from workflow_r1.policy.prompt import PolicyPrompt
 from workflow_r1.rollout import rollout
 from workflow_r1.trajectory import EndedBy, Trajectory
 from workflow_r1.verl_plugin.session import VerlSession
+from workflow_r1.verl_plugin.upstream import AgentLoopBase, AgentLoopMetrics, AgentLoopOutput, register_agent_loop
 
 # It would warn of the unused builder once a trajectory.
 logging.getLogger("verl.utils.tokenizer.continuous_token_wiring").setLevel(logging.ERROR)
 
 
-@register("workflow_r1_agent_loop")
+@register_agent_loop("workflow_r1_agent_loop")
 class WorkflowAgentLoop(AgentLoopBase):
     """Interleaves the policy's Think-Action turns with operator calls.
 

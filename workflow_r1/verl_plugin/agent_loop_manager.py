@@ -13,10 +13,9 @@ from typing import Any
 import ray
 import transfer_queue as tq
 from ray.exceptions import RayError, RayTaskError
-from verl.experimental.agent_loop.agent_loop import AgentLoopOutput
-from verl.trainer.ppo.v1.agent_loop_tq import AgentLoopManagerTQ, AgentLoopWorkerTQ
 
 from workflow_r1.verl_plugin.reward_manager import UNSCORED
+from workflow_r1.verl_plugin.upstream import AgentLoopManagerTQ, AgentLoopOutput, AgentLoopWorkerTQ
 
 LOST = "lost"
 """The tag of a prompt that counts its lost rollouts: `{why: how many}`."""
@@ -24,10 +23,7 @@ LOST = "lost"
 _LONGEST_REASON = 400  # characters
 
 
-_VerlsWorker: Any = getattr(AgentLoopWorkerTQ, "__ray_actor_class__")  # noqa: B009  (hidden by Ray's decorator)
-
-
-class WorkflowAgentLoopWorker(_VerlsWorker):
+class WorkflowAgentLoopWorker(AgentLoopWorkerTQ):
     """One of verl's workers. A prompt's rollouts all run in one worker, so its tag has one writer."""
 
     def __init__(self, *args: Any, **kwargs: Any):

@@ -2,10 +2,13 @@
 
 from collections.abc import Mapping
 
-from verl.experimental.agent_loop.agent_loop import _agent_loop_registry
-from verl.experimental.reward_loop.reward_manager.registry import REWARD_MANAGER
-from verl.trainer.ppo.core_algos import ADV_ESTIMATOR_REGISTRY, POLICY_LOSS_REGISTRY
-from verl.trainer.ppo.v1.trainer_base import TRAINER_REGISTRY
+from workflow_r1.verl_plugin.upstream import (
+    ADV_ESTIMATOR_REGISTRY,
+    AGENT_LOOP_REGISTRY,
+    POLICY_LOSS_REGISTRY,
+    REWARD_MANAGER,
+    TRAINER_REGISTRY,
+)
 
 
 def missing_registrations() -> list[str]:
@@ -15,7 +18,7 @@ def missing_registrations() -> list[str]:
         "policy loss gsspo_soft": "gsspo_soft" in POLICY_LOSS_REGISTRY,
         "advantage estimator gsspo": "gsspo" in ADV_ESTIMATOR_REGISTRY,
         "trainer workflow_r1": "workflow_r1" in TRAINER_REGISTRY,
-        "agent loop workflow_r1_agent_loop": "workflow_r1_agent_loop" in _agent_loop_registry,
+        "agent loop workflow_r1_agent_loop": "workflow_r1_agent_loop" in AGENT_LOOP_REGISTRY,
         "reward manager workflow_r1": "workflow_r1" in REWARD_MANAGER,
     }
     return [name for name, present in expected.items() if not present]

@@ -12,11 +12,10 @@ from typing import Any
 import numpy as np
 import torch
 from omegaconf import DictConfig
-from verl.trainer.ppo.core_algos import register_adv_est, register_policy_loss
-from verl.workers.config import ActorConfig, PolicyLossConfig
 
 from workflow_r1.advantage import group_relative_advantages
 from workflow_r1.gsspo import GSsPOLoss, check_weighting, gsspo_loss, soft_gsspo_loss
+from workflow_r1.verl_plugin.upstream import ActorConfig, PolicyLossConfig, register_adv_est, register_policy_loss
 
 
 @dataclass

@@ -13,10 +13,9 @@ from typing import Any
 import torch
 from omegaconf import OmegaConf
 from torch.distributed.tensor import DTensor
-from verl.model_merger.base_model_merger import ModelMergerConfig
-from verl.model_merger.fsdp_model_merger import FSDPModelMerger, merge_non_dtensor_shards
 
 from workflow_r1.runs.checkpoints import CONFIG_FILE
+from workflow_r1.verl_plugin.upstream import FSDPModelMerger, ModelMergerConfig
 
 Weights = dict[str, torch.Tensor]
 
@@ -64,7 +63,9 @@ class PreciseMerger(FSDPModelMerger):
 
     def _merged(self, name: str, parts: list[Any]) -> torch.Tensor:
         if not isinstance(parts[0], DTensor):
-            return merge_non_dtensor_shards(name, parts)
+            if not all(torch.equal(part, parts[0]) for part in parts[1:]):  # FSDP keeps it whole on every rank
+                raise UnmergeableError(f"the ranks' shards disagree on {name}, which each has whole")
+            return parts[0]
         return self._merge_by_placement([part._local_tensor for part in parts], parts[0].placements[-1])
 
     def save_lora_adapter(self, state_dict: Weights) -> None:

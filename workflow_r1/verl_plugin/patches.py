@@ -3,10 +3,10 @@ replaces."""
 
 from typing import Any
 
-from wrapt import patch_function_wrapper
+from workflow_r1.verl_plugin.upstream import replaces_verls
 
 
-@patch_function_wrapper("verl.trainer.ppo.v1.trainer_base", "compute_advantage_for_multi_trajectories")
+@replaces_verls
 def compute_advantage_for_multi_trajectories(wrapped: Any, instance: Any, args: tuple, kwargs: dict) -> Any:
     """verl 0.9.1 takes one output a rollout out of several for its own grpo alone (trainer/ppo/v1/utils.py:174).
 

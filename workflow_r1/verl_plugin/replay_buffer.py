@@ -12,7 +12,6 @@ from typing import Any
 
 import ray
 import transfer_queue as tq
-from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer
 
 from workflow_r1.config import WorkflowConfig
 from workflow_r1.data.verl_rows import row_golds
@@ -21,6 +20,7 @@ from workflow_r1.operators import RunCoordinator
 from workflow_r1.trajectory import Trajectory, write_jsonl
 from workflow_r1.verl_plugin.agent_loop_manager import LOST
 from workflow_r1.verl_plugin.stops import RolloutsLost
+from workflow_r1.verl_plugin.upstream import ReplayBuffer
 
 
 class WorkflowReplayBuffer(ReplayBuffer):
@@ -36,6 +36,8 @@ class WorkflowReplayBuffer(ReplayBuffer):
             `trajectory_dir`, where `train/<step>.jsonl` and `val/<step>.jsonl` are written, or None;
             `workflow_r1`, the section of that name.
     """
+
+    poll_interval: float  # seconds, verl's
 
     def __init__(self, *, sampler_kwargs: Any, **kwargs: Any):
         super().__init__(sampler_kwargs=sampler_kwargs, **kwargs)

@@ -4,15 +4,13 @@ import os
 from typing import Any
 
 import numpy as np
-from verl import DataProto
-from verl.experimental.reward_loop.reward_manager.base import RewardManagerBase
-from verl.experimental.reward_loop.reward_manager.registry import register
 
 from workflow_r1.config import WorkflowConfig
 from workflow_r1.data.verl_rows import row_golds
 from workflow_r1.operators.judge import RewardOperators
 from workflow_r1.reward import Reward
 from workflow_r1.trajectory import Trajectory
+from workflow_r1.verl_plugin.upstream import DataProto, RewardManagerBase, register_reward_manager
 
 UNSCORED = "unscored"
 """Among the parts that verl is told: why there is no reward. A text, which is none of verl's metrics."""
@@ -20,7 +18,7 @@ UNSCORED = "unscored"
 _PACKED = ("tool_extra_fields", "__num_turns__", "prompt_len", "response_len")  # by verl, beside the row's columns
 
 
-@register("workflow_r1")
+@register_reward_manager("workflow_r1")
 class WorkflowRewardManager(RewardManagerBase):
     """The reward function of `workflow_r1.reward`; its parts reach verl's validation metrics per data source."""
 

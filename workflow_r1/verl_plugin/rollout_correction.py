@@ -12,10 +12,9 @@ import re
 from typing import Any
 
 import torch
-from verl.trainer.ppo.rollout_corr_helper import _parse_rollout_is_threshold, _parse_rollout_rs_thresholds
-from wrapt import patch_function_wrapper
 
 from workflow_r1.correction import TurnWeights, reject_turns, turn_weights
+from workflow_r1.verl_plugin.upstream import parse_is_threshold, parse_rs_thresholds, replaces_verls
 
 WEIGHTS = {"turn": "mean", "turn_product": "product"}
 """`rollout_is` by turn, and the level of each."""
@@ -24,13 +23,13 @@ REJECTIONS = re.compile(r"(?P<whole>any_)?turn_(?P<level>mean|sum|max)_(?P<estim
 """`rollout_rs` by turn; with `any_`, a turn outside takes its whole response with it."""
 
 
-@patch_function_wrapper("verl.trainer.ppo.rollout_corr_helper", "compute_rollout_correction_weights")
+@replaces_verls
 def compute_rollout_correction_weights(wrapped: Any, instance: Any, args: tuple, kwargs: dict) -> Any:
     """`(weights (B, T), metrics)` as verl's, with `rollout_is` by turn."""
     if kwargs["rollout_is"] not in WEIGHTS:
         return wrapped(*args, **kwargs)
     mask = kwargs["response_mask"]
-    high, low = _parse_rollout_is_threshold(kwargs["rollout_is_threshold"])
+    high, low = parse_is_threshold(kwargs["rollout_is_threshold"])
     found = turn_weights(kwargs["log_ratio"], mask, WEIGHTS[kwargs["rollout_is"]], high=high, low=low)  # type: ignore[arg-type]
     weights, metrics = found.weights, _weight_metrics(found, high, 1 / high if low is None else low)
     if kwargs.get("rollout_is_batch_normalize") and (mean := float(found.by_turn.mean())) > 0:
@@ -38,13 +37,13 @@ def compute_rollout_correction_weights(wrapped: Any, instance: Any, args: tuple,
     return weights, metrics
 
 
-@patch_function_wrapper("verl.trainer.ppo.rollout_corr_helper", "compute_rollout_rejection_mask")
+@replaces_verls
 def compute_rollout_rejection_mask(wrapped: Any, instance: Any, args: tuple, kwargs: dict) -> Any:
     """`(response mask, metrics)` as verl's, where some of the options of `rollout_rs` are by turn."""
     mask, options = kwargs["response_mask"], [option.strip() for option in kwargs["rollout_rs"].split(",")]
     if not any(REJECTIONS.fullmatch(option) for option in options):
         return wrapped(*args, **kwargs)
-    thresholds = _parse_rollout_rs_thresholds(options, kwargs["rollout_rs_threshold"])
+    thresholds = parse_rs_thresholds(options, kwargs["rollout_rs_threshold"])
     kept, metrics = mask, {}
     for option, bounds in thresholds.items():
         if turn := REJECTIONS.fullmatch(option):

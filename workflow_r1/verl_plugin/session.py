@@ -13,7 +13,7 @@ from workflow_r1.policy.chat_format import ChatFormat, read_chat_format
 from workflow_r1.policy.token_session import Sample, TokenSession
 
 if TYPE_CHECKING:  # importing verl's module imports our agent loop, and that this one
-    from verl.experimental.agent_loop.agent_loop import AgentLoopBase
+    from workflow_r1.verl_plugin.upstream import AgentLoopBase
 
 
 class PromptTooLongError(UserError):

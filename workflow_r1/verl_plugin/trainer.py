@@ -11,14 +11,13 @@ from typing import Any
 
 from omegaconf import OmegaConf
 from ray.exceptions import RayError
-from verl.trainer.ppo.v1.trainer_base import register_trainer
-from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 
 from workflow_r1.runs.checkpoints import CONFIG_FILE, step_folder
 from workflow_r1.runs.stop import Stop, write_stop
 from workflow_r1.verl_plugin import patches  # noqa: F401  (takes hold by being imported)
 from workflow_r1.verl_plugin.agent_loop_manager import describe
 from workflow_r1.verl_plugin.stops import RolloutsLost, RunStopped
+from workflow_r1.verl_plugin.upstream import PPOTrainerSync, register_trainer
 
 
 @register_trainer("workflow_r1")

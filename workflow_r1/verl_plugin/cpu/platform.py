@@ -10,8 +10,8 @@ from types import ModuleType
 from typing import Any
 
 import torch
-from verl.plugin.platform.platform_base import PlatformBase
-from verl.plugin.platform.platform_manager import PlatformRegistry
+
+from workflow_r1.verl_plugin.upstream import PlatformBase, PlatformRegistry
 
 
 class _CpuDeviceModule(ModuleType):
