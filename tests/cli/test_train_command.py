@@ -47,7 +47,9 @@ def error_of(folder: Path, *overrides: str, recipe: str = "workflow_r1_embedded"
     [
         ("trainer.total_step=3", "Unknown setting 'trainer.total_step': check its spelling"),
         ("workflow_r1.pool.names=[Guess]", "There is no operator named 'Guess': choose from"),
-        ("++workflow_r1.max_call=3", "workflow_r1.max_call"),
+        ("workflow_r1.limits.max_call=3", "workflow_r1.limits.max_call: there is no such setting"),
+        ("workflow_r1.limits.max_calls=no", "workflow_r1.limits.max_calls: Input should be a valid integer"),
+        ("workflow_r1.prompt=nowhere.jinja", "The prompt template nowhere.jinja cannot be read: No such file"),
         ("++workflow_r1.operators.search={api_key:sk-x}", "set SEARCH_API_KEY in the environment"),
         ("trainer.default_local_dir=hdfs://far/away", "hdfs://far/away is no folder of this machine"),
         ("trainer.default_local_dir=null", "trainer.default_local_dir=None is no folder of this machine"),

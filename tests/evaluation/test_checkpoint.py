@@ -37,7 +37,7 @@ def test_a_run_a_step_and_its_shards_mean_the_same(named: str, tmp_path: Path) -
 
 
 CONFIG = """
-data: {max_response_length: 256}
+data: {max_response_length: 256, apply_chat_template_kwargs: {enable_thinking: false}}
 rollout: {turns: 8}
 workflow_r1:
   prompt: none
@@ -61,6 +61,7 @@ def test_a_checkpoint_is_asked_as_it_was_trained(named: str, tmp_path: Path) -> 
     assert (settings.prompt, settings.max_response_tokens) == ("none", 256)
     assert settings.limits == RolloutLimits(max_calls=8, max_turns=8)
     assert settings.pool == PoolSettings(names=("Review", "Revise"))
+    assert settings.template_arguments == {"enable_thinking": False}
     assert settings.operators == {}  # the endpoint is this machine's
 
 

@@ -113,6 +113,11 @@ def test_a_policys_url_that_cannot_be_one_is_refused_before_it_is_written_down(u
     assert "secret" not in str(raised.value)
 
 
+def test_a_chat_template_that_a_server_renders_is_told_by_the_request() -> None:
+    with pytest.raises(EvaluationError, match=r"eval: template_arguments are for a checkpoint; .* --request"):
+        settings(template_arguments={"enable_thinking": False})
+
+
 def test_blanks_around_a_policys_url_are_no_part_of_it() -> None:
     settings = parse_settings(RunSettings, {"policy": " HTTP://h/v1/ ", "benchmarks": ["nq"]}, "eval")
     assert (settings.policy, settings.is_endpoint) == ("HTTP://h/v1", True)

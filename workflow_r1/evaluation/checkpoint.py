@@ -52,6 +52,7 @@ _TRAINED_WITH = {
     "limits": "workflow_r1.limits",
     "pool": "workflow_r1.pool",
     "max_response_tokens": "data.max_response_length",
+    "template_arguments": "data.apply_chat_template_kwargs",
 }
 """Settings of a policy, and where the configuration of a run has them."""
 

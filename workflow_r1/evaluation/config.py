@@ -16,6 +16,7 @@ from workflow_r1.evaluation.checkpoint import find_checkpoint, trained_rollout
 from workflow_r1.evaluation.errors import EvaluationError
 from workflow_r1.evaluation.summary import Prices
 from workflow_r1.operators import OperatorPool, OperatorSettings
+from workflow_r1.records import from_json
 from workflow_r1.reward import RewardSettings
 from workflow_r1.services.service import EndpointSettings, chat_url, request_fields
 
@@ -64,11 +65,23 @@ class PolicySettings(RolloutSettings):
     serve_arguments: Annotated[tuple[str, ...], BeforeValidator(_arguments)] = ()
     """More arguments of 'vllm serve' for a checkpoint, such as '--tensor-parallel-size 2'."""
 
+    template_arguments: Annotated[dict[str, Any], BeforeValidator(from_json)] = Field(default={})
+    """Variables of a checkpoint's chat template, as JSON '{"enable_thinking": false}'."""
+
     policy_prompt_price: float = Field(default=0.0, ge=0)
     """US dollars per million prompt tokens of the policy; the operators' prices are among their settings."""
 
     policy_completion_price: float = Field(default=0.0, ge=0)
     """The same for its completion tokens."""
+
+    @model_validator(mode="after")
+    def _renders_it_here(self) -> "PolicySettings":
+        if self.template_arguments and self.is_endpoint:
+            raise ValueError(
+                "template_arguments are for a checkpoint; the server of an endpoint takes them with --request "
+                """'{"chat_template_kwargs": {...}}'"""
+            )
+        return self
 
     @property
     def is_endpoint(self) -> bool:
@@ -186,7 +199,7 @@ class RunSettings(PolicySettings):
             reward = self.reward.model_dump(mode="json")
             return {"baseline": self.baseline, "operator_models": models, "seed": self.seed, "reward": reward}
         kept = {"model", "temperature", "top_p", "seed", "max_response_tokens", "limits", "reward"}
-        kept |= {"request"} if self.request else set()
+        kept |= {name for name in ("request", "template_arguments") if getattr(self, name)}
         system_prompt = self.policy_prompt().system
         # A system prompt lists the operators on offer.
         offered = {"operators": list(self.pool.specs())} if system_prompt is None else {}

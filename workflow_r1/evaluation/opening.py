@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 from workflow_r1.evaluation.checkpoint import merged_checkpoint
 from workflow_r1.evaluation.config import PolicySettings, RunSettings
@@ -69,7 +70,9 @@ async def _endpoint(
     environ, log = machine_environment(), folder / "vllm.log"
     report(f"Preparing {settings.policy}.")
     checkpoint = await merged_checkpoint(settings.checkpoint(), environ)
-    chat, note = await asyncio.to_thread(_chat_format, checkpoint, settings.trusts_remote_code)
+    chat, note = await asyncio.to_thread(
+        _chat_format, checkpoint, settings.trusts_remote_code, settings.template_arguments
+    )
     if note:
         report(note)
     report(f"Starting vLLM for {checkpoint}; its log is {log}.")
@@ -77,7 +80,7 @@ async def _endpoint(
     return PolicyEndpoint(served.base_url, MODEL_NAME, served.api_key), chat
 
 
-def _chat_format(checkpoint: str, trust_remote_code: bool) -> tuple[ChatFormat, str | None]:
+def _chat_format(checkpoint: str, trust_remote_code: bool, arguments: dict[str, Any]) -> tuple[ChatFormat, str | None]:
     """How a checkpoint's tokens are laid out, with the chat template that training gives a model that lacks one.
 
     Returns:
@@ -88,8 +91,8 @@ def _chat_format(checkpoint: str, trust_remote_code: bool) -> tuple[ChatFormat, 
     """
     try:
         tokenizer = load_tokenizer(checkpoint, trust_remote_code, "--serve-arguments '--trust-remote-code'")
-        template = usable_template(tokenizer)
-        chat = read_chat_format(tokenizer, {"chat_template": template} if template else {})
+        template = usable_template(tokenizer, arguments)
+        chat = read_chat_format(tokenizer, arguments | ({"chat_template": template} if template else {}))
         return chat, lost_text_note(tokenizer)
     except (TokenizerError, ChatFormatError) as error:
         raise EvaluationError(f"The model {checkpoint} cannot be a policy: {error}.") from None

@@ -41,7 +41,9 @@ class PolicyPrompt:
         """
         if setting == "none":
             return cls(None)
-        return cls(render_system_prompt(operators, limits, BUILT_IN if setting == "default" else Path(setting)))
+        return cls(
+            render_system_prompt(operators, limits, BUILT_IN if setting == "default" else Path(setting).expanduser())
+        )
 
     def messages(self, row: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:
         """The chat messages for those of a row, behind the system message where the row brings none of its own."""
