@@ -341,7 +341,8 @@ def meets(pins: dict[str, Requirement], wanted: Requirement) -> bool:
 @pytest.mark.parametrize("file", [CPU, GPU])
 def test_the_pins_are_all_that_the_package_and_its_tests_ask_for(file):
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    asked = map(Requirement, project["dependencies"] + project["optional-dependencies"]["test"])
+    extras = project["optional-dependencies"]
+    asked = map(Requirement, project["dependencies"] + extras["train"] + extras["test"])
     assert [str(requirement) for requirement in asked if not meets(pinned(file), requirement)] == []
 
 
