@@ -6,11 +6,15 @@ import runpy
 from pathlib import Path
 
 import pytest
+from support.faulty_endpoint import result
 from typer.testing import CliRunner
 
 from workflow_r1.cli.operators import operators_app
 from workflow_r1.config import WorkflowConfig
-from workflow_r1.runs.recipe import EMBEDDED, compose_recipe
+from workflow_r1.operators.judge import RewardOperators
+from workflow_r1.reward import Reward, RewardSettings
+from workflow_r1.runs.recipe import EMBEDDED, compose_recipe, with_our_settings
+from workflow_r1.trajectory import CallRecord, EndedBy, Trajectory, Turn
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
@@ -39,6 +43,47 @@ def test_the_operator_is_on_offer_in_a_run_with_its_one_line_of_configuration():
     names = [spec.name for spec in WorkflowConfig.parse(config).operator_pool(environ).specs]
     assert names[-1] == "RecallAnswer"
     assert "AnswerGenerate" in names
+
+
+def answered(answer: str | None, calls: int = 0) -> Trajectory:
+    turns = [Turn(text="t", calls=[CallRecord(operator="A", input="i", output="o")])] * calls
+    return Trajectory(question="q", turns=[*turns, Turn(text="t", answer=answer)], ended_by=EndedBy.ANSWERED)
+
+
+@pytest.mark.parametrize(
+    ("trajectory", "rewards"),
+    [
+        (answered("Paris", calls=3), {"acc": 1.0, "spent": 0.3, "reward": 0.7}),
+        (answered("Rome", calls=1), {"acc": 0.0, "spent": 0.1, "reward": -0.1}),
+        (answered(None, calls=2), {"acc": 0.0, "spent": 0.2, "reward": -1.0}),
+    ],
+)
+async def test_the_reward_of_a_short_workflow_with_its_line_of_configuration(trajectory, rewards, monkeypatch):
+    monkeypatch.chdir(EXAMPLES.parent)
+    config = compose_recipe(EMBEDDED, with_our_settings(lines_of("my_reward.py", "bash train.sh")))
+    await Reward(WorkflowConfig.parse(config).reward).score(trajectory, ["Paris"], {})
+    assert trajectory.reward == pytest.approx(rewards)
+
+
+@pytest.mark.parametrize(
+    ("answer", "verdict", "reward", "calls"),
+    [
+        ("Paris", "unasked", 1.0, 0),
+        (None, "unasked", 0.0, 0),
+        ("Lutetia", "Correct", 0.5, 1),
+        ("Rome", "Wrong", 0.0, 1),
+    ],
+)
+async def test_the_reward_of_a_second_opinion_asks_an_operator(
+    answer, verdict, reward, calls, endpoint, make_pool, monkeypatch
+):
+    monkeypatch.chdir(EXAMPLES.parent)
+    [function] = [word for word in lines_of("my_reward.py", "workflow-r1 eval") if word.endswith(":second_opinion")]
+    endpoint.behaviour = result(verdict)
+    pool, trajectory = make_pool(), answered(answer)
+    await Reward(RewardSettings(function=function)).score(trajectory, ["Paris"], {}, RewardOperators(pool))
+    assert trajectory.reward == {"reward": reward}
+    assert sum(usage.calls for usage in pool.usage.operators.values()) == calls
 
 
 @pytest.mark.parametrize(

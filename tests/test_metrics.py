@@ -41,6 +41,26 @@ def test_a_batch_is_summed_up_per_question_per_turn_and_as_fractions():
     assert metrics["reward/reward"] == metrics["reward/acc"] == 1.0  # of what was served
 
 
+def test_whatever_a_reward_returns_is_a_metric_over_those_that_have_it():
+    batch = [
+        Trajectory(question="a", ended_by=EndedBy.ANSWERED, reward={"reward": 1.0, "style": 0.5, "calls": 7.0}),
+        Trajectory(question="b", ended_by=EndedBy.CALL_LIMIT, reward={"reward": -1.0, "acc": 0.0}),
+        Trajectory(question="c", ended_by=EndedBy.ANSWERED, unscored="The judge is down."),
+        Trajectory(question="d", ended_by=EndedBy.ANSWERED, reward={"reward": 0.5, "acc": 1.0}),
+    ]
+    metrics = workflow_metrics(batch)
+    rewards = {name: value for name, value in metrics.items() if name.startswith("reward/")}
+    assert rewards == {
+        "reward/acc": 0.5,
+        "reward/reward": pytest.approx(1 / 6),
+        "reward/style": 0.5,
+        "reward/calls": 7.0,
+    }
+    assert next(iter(rewards)) == "reward/acc"
+    assert (metrics["workflow/unscored"], metrics["workflow/ended_by/call_limit"]) == (0.25, 0.25)
+    assert metrics["workflow/calls/mean"] == 0
+
+
 def test_an_empty_batch_has_no_metrics():
     assert workflow_metrics([]) == {}
 

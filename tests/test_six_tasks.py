@@ -14,6 +14,7 @@ from support.faulty_endpoint import result
 
 from workflow_r1 import gsspo
 from workflow_r1.data.benchmarks import load_benchmark
+from workflow_r1.reward import Reward, RewardSettings
 from workflow_r1.trajectory import EndedBy, Trajectory, Turn, write_jsonl
 
 ROOT = Path(__file__).parents[1]
@@ -64,6 +65,15 @@ async def test_an_operator_is_one_file_and_one_line(applied, endpoint, make_pool
     called = await make_pool(modules=(line,)).call("Simplify", "Precipitation was observed.")
     assert called.text == "It rained."
     assert endpoint.bodies[0]["messages"][0]["content"].endswith("\n\nPrecipitation was observed.")
+
+
+@pytest.mark.parametrize(("answer", "reward"), [("the Seine river", 2 / 3), (None, 0.0)])
+async def test_the_reward_is_one_file_and_one_line(applied, answer, reward):
+    applied("my_reward.py")
+    [line] = re.findall(r"workflow_r1\.reward\.function=(\S+)", PAGE)
+    trajectory = Trajectory(question="q", turns=[Turn(text="t", answer=answer)], ended_by=EndedBy.ANSWERED)
+    await Reward(RewardSettings(function=line.replace(".py", ""))).score(trajectory, ["Seine"], {})
+    assert trajectory.reward == {"reward": pytest.approx(reward)}
 
 
 def test_a_benchmark_is_one_file(applied):

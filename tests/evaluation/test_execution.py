@@ -14,6 +14,7 @@ from workflow_r1.evaluation.errors import EvaluationError
 from workflow_r1.evaluation.execution import execute, execute_all, prepare
 from workflow_r1.evaluation.record import Record
 from workflow_r1.evaluation.summary import Summary
+from workflow_r1.reward import RewardError
 from workflow_r1.world.server import Faults, RunningServer
 
 Settings = Callable[..., RunSettings]
@@ -46,6 +47,67 @@ async def test_a_policy_is_evaluated_to_tables_and_a_chart(
     }
     assert Summary.model_validate_json((tmp_path / "run/summary.json").read_text()) == summary
     assert "| world_two_hop | 12 |" in (tmp_path / "run/summary.md").read_text()
+
+
+REWARD = """
+def reward(trajectory, golds, row, weight: float = 1.0):
+    assert row["extra_info"]["question"] == row["question"] == trajectory.question
+    assert row["data_source"].startswith("world_") and row["id"]
+    return {"reward": weight * len(trajectory.calls), "of_two": float("two_hop" in row["data_source"])}
+async def asks(trajectory, operators): return float(bool(await operators.call("AnswerGenerate", question="who ?")))
+def broken(trajectory): return 1 / 0
+"""
+
+
+async def test_a_reward_of_ones_own_is_what_tables_figures_and_records_show(
+    operators: RunningServer, run_settings: Settings, tmp_path: Path
+) -> None:
+    (tmp_path / "own.py").write_text(REWARD)
+    reward = {"function": f"{tmp_path / 'own.py'}:reward", "settings": {"weight": 0.5}}
+    summary = await run(run_settings(reward=reward), tmp_path / "run")
+    single, two_hop = (summary.benchmarks[name].figures for name in ("world_single", "world_two_hop"))
+    assert (single["reward/reward"].mean, two_hop["reward/reward"].mean) == (1.0, 2.0)
+    assert (single["reward/of_two"].mean, two_hop["reward/of_two"].mean) == (0.0, 1.0)
+    assert summary.parts == ["reward", "of_two"]
+    table = (tmp_path / "run/summary.md").read_text()
+    assert "| benchmark | questions | not served | reward | of_two |" in table
+    assert "| world_two_hop | 12 | 0 | 200.0 [200.0, 200.0] | 100.0 [100.0, 100.0] |" in table
+    assert all(set(record.trajectory.reward) == {"reward", "of_two"} for record in records(tmp_path / "run"))
+    with pytest.raises(EvaluationError, match=r"another run \(it differs in reward\)"):
+        await run(run_settings(), tmp_path / "run")
+
+
+async def test_a_reward_that_asks_operators_is_served_in_an_evaluation(
+    operators: RunningServer, run_settings: Settings, tmp_path: Path
+) -> None:
+    (tmp_path / "own.py").write_text(REWARD)
+    summary = await run(run_settings(reward=f"{tmp_path / 'own.py'}:asks", limit=2), tmp_path / "run")
+    assert summary.average is not None
+    assert summary.average.figures["reward/reward"].mean == 1.0
+    assert "pass@1" not in summary.average.figures
+
+
+async def test_an_exception_in_a_reward_ends_the_evaluation_with_its_sentence(
+    operators: RunningServer, run_settings: Settings, tmp_path: Path
+) -> None:
+    (tmp_path / "own.py").write_text(REWARD)
+    with pytest.raises(RewardError, match=r"^--reward: the reward function .*:broken raised ZeroDivisionError"):
+        await run(run_settings(reward=f"{tmp_path / 'own.py'}:broken"), tmp_path / "run")
+
+
+async def test_runs_are_compared_in_what_all_of_them_have(
+    operators: RunningServer, run_settings: Settings, tmp_path: Path
+) -> None:
+    (tmp_path / "own.py").write_text(REWARD)
+    own = run_settings(reward=f"{tmp_path / 'own.py'}:reward")
+    comparison = Comparison(runs={"own": own, "direct": run_settings(baseline="direct")}, reference="direct")
+    grids, _ = await execute_all(comparison, tmp_path, QUIET)
+    assert [grid.title for grid in grids][::2] == [
+        "reward, times 100, with 95 % confidence intervals",
+        "reward less that of direct, times 100, on the same questions",
+    ]
+    assert grids[1].header[:5] == ["run", "acc", "of_two", "f1", "sub_em"]
+    assert (tmp_path / "comparison.png").is_file()
 
 
 def by_a_reasoning_parser(choice: dict[str, Any]) -> None:

@@ -8,12 +8,13 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 from verl import DataProto
-from verl.experimental.agent_loop.agent_loop import AgentLoopOutput, AgentLoopWorker
+from verl.experimental.agent_loop.agent_loop import AgentLoopOutput
 from verl.workers.rollout.replica import TokenOutput
 
 from workflow_r1.config import WorkflowConfig
 from workflow_r1.rollout import RolloutLimits
 from workflow_r1.verl_plugin.agent_loop import WorkflowAgentLoop
+from workflow_r1.verl_plugin.agent_loop_manager import WorkflowAgentLoopWorker
 from workflow_r1.verl_plugin.reward_manager import WorkflowRewardManager
 
 
@@ -65,7 +66,7 @@ class FakeServer:
 async def score_as_verl_does(
     output: AgentLoopOutput, manager: WorkflowRewardManager, columns: dict[str, Any]
 ) -> AgentLoopOutput:
-    """`output` with its score, by the code of verl's agent-loop worker, which packs it for the reward manager.
+    """`output` with its score, by the agent-loop worker, which packs it for the reward manager as verl does.
 
     Args:
         columns: of the dataset row.
@@ -74,7 +75,7 @@ async def score_as_verl_does(
     async def compute_score(data: DataProto) -> dict[str, Any]:
         return await manager.run_single(data)
 
-    worker = AgentLoopWorker.__new__(AgentLoopWorker)  # its set-up loads a model's configuration
+    worker: Any = WorkflowAgentLoopWorker.__new__(WorkflowAgentLoopWorker)  # its set-up loads a model's configuration
     worker.processor, worker.mm_processor_kwargs = None, {}
     worker.reward_loop_worker_handles = [SimpleNamespace(compute_score=SimpleNamespace(remote=compute_score))]
     await worker._compute_score([output], kwargs=columns)

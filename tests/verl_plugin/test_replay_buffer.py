@@ -115,6 +115,21 @@ def test_of_what_a_reward_tells_the_numbers_are_kept(tmp_path: Path, queue: Queu
     assert trajectory.reward == {"reward": 1.0, "acc": 1.0, "score": 2.0}
 
 
+@pytest.mark.parametrize("partition", ["train", "val"])
+def test_what_could_not_be_scored_is_recorded_and_counted_and_lowers_no_mean(
+    tmp_path: Path, queue: Queue, partition: str
+):
+    buffer, unscored = new_buffer(tmp_path), row("a")
+    unscored["extra_fields"]["trajectory"]["unscored"] = "The judge is down."
+    unscored["extra_fields"]["reward_extra_info"] = {}
+    queue.rows = [unscored, row("b"), row("c"), row("d")]
+    metrics = buffer.sample(global_steps=1, partition_id=partition, batch_size=4)[1]
+    assert (metrics["workflow/unscored"], metrics["reward/acc"], metrics["reward/reward"]) == (0.25, 1.0, 1.0)
+    (trajectory, *_) = read_jsonl(tmp_path / partition / "1.jsonl")
+    assert (trajectory.reward, trajectory.unscored) == ({}, "The judge is down.")
+    assert (buffer.take_unscored(), buffer.take_unscored()) == (0.25 if partition == "val" else 0.0, 0.0)
+
+
 def test_rows_of_other_agent_loops_are_sampled_and_not_recorded(tmp_path: Path, queue: Queue):
     metrics = sample(new_buffer(tmp_path), queue, 1, ["a", None])
     assert questions_in(tmp_path / "train" / "1.jsonl") == ["a"]

@@ -12,15 +12,14 @@ from typing import Any
 
 import ray
 import transfer_queue as tq
-from ray.exceptions import RayError, RayTaskError
+from ray.exceptions import RayError
 
 from workflow_r1.verl_plugin.reward_manager import UNSCORED
+from workflow_r1.verl_plugin.stops import describe
 from workflow_r1.verl_plugin.upstream import AgentLoopManagerTQ, AgentLoopOutput, AgentLoopWorkerTQ
 
 LOST = "lost"
 """The tag of a prompt that counts its lost rollouts: `{why: how many}`."""
-
-_LONGEST_REASON = 400  # characters
 
 
 class WorkflowAgentLoopWorker(AgentLoopWorkerTQ):
@@ -86,10 +85,3 @@ class WorkflowAgentLoopManager(AgentLoopManagerTQ):
         except RayError as error:
             return describe(error)
         return None
-
-
-def describe(error: Exception) -> str:
-    """An exception in one line: of one that came from another process through Ray, its cause there."""
-    cause = error.cause if isinstance(error, RayTaskError) else error
-    text = " ".join(f"{type(cause).__name__}: {cause}".split())
-    return "".join(letter for letter in text if letter.isprintable())[:_LONGEST_REASON]

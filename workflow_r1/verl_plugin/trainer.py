@@ -15,8 +15,7 @@ from ray.exceptions import RayError
 from workflow_r1.runs.checkpoints import CONFIG_FILE, step_folder
 from workflow_r1.runs.stop import Stop, write_stop
 from workflow_r1.verl_plugin import patches  # noqa: F401  (takes hold by being imported)
-from workflow_r1.verl_plugin.agent_loop_manager import describe
-from workflow_r1.verl_plugin.stops import RolloutsLost, RunStopped
+from workflow_r1.verl_plugin.stops import RolloutsLost, RunStopped, describe
 from workflow_r1.verl_plugin.upstream import PPOTrainerSync, register_trainer
 
 
