@@ -7,8 +7,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from omegaconf import DictConfig, OmegaConf
+from support.chat_templates import KINDS, tokenizer_of
 from transformers import Qwen3Config
 
+from workflow_r1.config import WorkflowConfig
+from workflow_r1.policy.chat_format import read_chat_format
 from workflow_r1.runs.preflight import check_lengths
 from workflow_r1.runs.recipe import LaunchError
 from workflow_r1.world.tokenizer import build_tokenizer
@@ -64,7 +67,7 @@ def test_what_is_too_long_is_refused_by_number_and_length(config: DictConfig):
     assert str(error.value) == (
         f"1 of the 4 prompts of data.train_files are longer than data.max_prompt_length={length(8)} tokens (the "
         f"shortest prompt has {length(3)}, the longest {length(13)}), and none is cut or left out: raise "
-        "data.max_prompt_length, or take them out of the data."
+        "data.max_prompt_length, take a shorter workflow_r1.prompt or take them out of the data."
     )
 
 
@@ -83,7 +86,23 @@ def test_the_runs_system_message_counts(config: DictConfig, tmp_path: Path):
     config.data.max_prompt_length = longest
     assert check_lengths(config) == []
     config.data.max_prompt_length = longest - 1
-    with pytest.raises(LaunchError, match=rf"the longest {longest}, the system message included\), and none is cut"):
+    with pytest.raises(LaunchError, match=rf"the longest {longest}\), and none is cut"):
+        check_lengths(config)
+
+
+@pytest.mark.parametrize("kind", ["ChatML", "channels"])
+def test_what_a_session_starts_from_is_measured_to_the_token(config: DictConfig, tmp_path: Path, kind: str):
+    """With the channel, too, that a template writes before a turn beyond its own generation prompt."""
+    tokenizer = tokenizer_of(KINDS[kind])
+    Qwen3Config(max_position_embeddings=8192).save_pretrained(tmp_path / "policy")
+    tokenizer.save_pretrained(tmp_path / "policy")
+    config.actor_rollout_ref.model.path, config.workflow_r1 = str(tmp_path / "policy"), {"prompt": "default"}
+    messages = WorkflowConfig().policy_prompt().messages(prompt(13))
+    longest = len(read_chat_format(tokenizer).prompt_ids(messages))
+    config.data.max_prompt_length = longest
+    assert check_lengths(config) == []
+    config.data.max_prompt_length = longest - 1
+    with pytest.raises(LaunchError, match=rf"the longest {longest:,}\)"):
         check_lengths(config)
 
 
@@ -132,14 +151,16 @@ class TestWhereVerlLeavesLongPromptsOut:
 def test_the_prompts_are_measured_as_the_template_renders_them(config: DictConfig):
     config.data.apply_chat_template_kwargs = {"add_generation_prompt_twice": True}
     assert check_lengths(config) == []
-    config.actor_rollout_ref.model.custom_chat_template = "{{ 'word ' * 100 }}"
+    template = "{{ 'word ' * 100 }}" + TOKENIZER.chat_template
+    config.actor_rollout_ref.model.custom_chat_template = template
     with pytest.raises(LaunchError, match="4 of the 4 prompts"):
         check_lengths(config)
 
 
 def test_a_prompt_that_the_template_refuses_is_named_by_its_row(config: DictConfig):
-    config.actor_rollout_ref.model.custom_chat_template = "{{ raise_exception('roles must alternate') }}"
-    with pytest.raises(LaunchError, match=r"cannot render the prompt of row 0 of .*: roles must alternate\."):
+    refusal = "{% if messages[-1].content.split() | length > 5 %}{{ raise_exception('too wordy') }}{% endif %}"
+    config.actor_rollout_ref.model.custom_chat_template = refusal + TOKENIZER.chat_template
+    with pytest.raises(LaunchError, match=r"cannot render the prompt of row 2 of .*: too wordy\."):
         check_lengths(config)
 
 

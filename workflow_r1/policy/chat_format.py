@@ -68,8 +68,11 @@ class ChatFormat:
 
     def prompt_ids(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
         """The tokens of the messages that a trajectory starts from, up to where the policy goes on."""
-        prompt = _render(self.tokenizer, list(messages), self.template_arguments)
-        return self._encode(prompt + self.turn_head)
+        return self._encode(self.prompt_text(messages))
+
+    def prompt_text(self, messages: Sequence[Mapping[str, str]]) -> str:
+        """The text of those tokens."""
+        return _render(self.tokenizer, list(messages), self.template_arguments) + self.turn_head
 
     def observation_ids(self, last_id: int, observation: str) -> list[int]:
         """The tokens from the end of a turn to the start of the next one, with an observation between them.

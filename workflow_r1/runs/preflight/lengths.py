@@ -1,6 +1,7 @@
 """The lengths: every prompt fits, or what does not is counted before the run; the context holds a rollout."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,13 @@ from workflow_r1.config import WorkflowConfig
 from workflow_r1.data.lengths import count_tokens
 from workflow_r1.data.training import iterate_rows, load_training_file
 from workflow_r1.errors import reason_of
-from workflow_r1.policy.prompt import PolicyPrompt
+from workflow_r1.policy.chat_format import read_chat_format
 from workflow_r1.runs.preflight.model import policy_tokenizer, why_not_loaded
 from workflow_r1.runs.preflight.rollouts import AGENT_LOOP
 from workflow_r1.runs.recipe import LaunchError
+
+Messages = Sequence[Mapping[str, str]]
+Render = Callable[[str, Messages], str]  # of the name of a row's agent and the row's messages
 
 
 def check_lengths(config: DictConfig) -> list[str]:
@@ -29,9 +33,10 @@ def check_lengths(config: DictConfig) -> list[str]:
     _check_context(config)
     if (config.data.get("custom_cls") or {}).get("path"):
         return []
-    tokenizer, prompt = policy_tokenizer(config), WorkflowConfig.parse(config).policy_prompt()
+    tokenizer = policy_tokenizer(config)
+    render = _renderer(config, tokenizer)
     fewest = {"train_files": config.data.train_batch_size, "val_files": 1}
-    notes = (_check_prompts(config, setting, tokenizer, prompt, needed) for setting, needed in fewest.items())
+    notes = (_check_prompts(config, setting, tokenizer, render, needed) for setting, needed in fewest.items())
     return [note for note in notes if note]
 
 
@@ -55,11 +60,11 @@ def _check_context(config: DictConfig) -> None:
         )
 
 
-def _check_prompts(config: DictConfig, setting: str, tokenizer: Any, prompt: PolicyPrompt, needed: int) -> str | None:
+def _check_prompts(config: DictConfig, setting: str, tokenizer: Any, render: Render, needed: int) -> str | None:
     data = config.data
     files = [data[setting]] if isinstance(data[setting], str) else list(data[setting])
     here = [file for file in files if not file.startswith("hdfs://")]
-    texts = (text for file in here for text in _rendered(file, config, tokenizer, prompt))
+    texts = (text for file in here for text in _rendered(file, config, render))
     lengths = count_tokens(texts, tokenizer)
     most = data.max_prompt_length
     left = sum(length <= most for length in lengths)
@@ -67,12 +72,12 @@ def _check_prompts(config: DictConfig, setting: str, tokenizer: Any, prompt: Pol
         return None
     too_long = (
         f"{len(lengths) - left:,} of the {len(lengths):,} prompts of data.{setting} are longer than "
-        f"data.max_prompt_length={most} tokens (the shortest prompt has {min(lengths):,}, the longest {max(lengths):,}"
+        f"data.max_prompt_length={most} tokens (the shortest prompt has {min(lengths):,}, the longest {max(lengths):,})"
     )
-    too_long += ", the system message included)" if prompt.system else ")"
     if not data.filter_overlong_prompts:
         raise LaunchError(
-            f"{too_long}, and none is cut or left out: raise data.max_prompt_length, or take them out of the data."
+            f"{too_long}, and none is cut or left out: raise data.max_prompt_length, take a shorter workflow_r1.prompt or "
+            "take them out of the data."
         )
     if left < needed:
         raise LaunchError(
@@ -81,16 +86,26 @@ def _check_prompts(config: DictConfig, setting: str, tokenizer: Any, prompt: Pol
     return f"{too_long}: they are left out."
 
 
-def _rendered(file: str, config: DictConfig, tokenizer: Any, prompt: PolicyPrompt) -> Iterator[str]:
-    key, given = config.data.prompt_key, config.data.get("apply_chat_template_kwargs")
-    kwargs: Any = OmegaConf.to_container(given) if given else {}
-    default_agent = config.actor_rollout_ref.rollout.agent.default_agent_loop
+def _rendered(file: str, config: DictConfig, render: Render) -> Iterator[str]:
+    key, default_agent = config.data.prompt_key, config.actor_rollout_ref.rollout.agent.default_agent_loop
     for number, row in enumerate(iterate_rows(load_training_file(file), [key, "agent_name"])):
-        is_ours = (row.get("agent_name") or default_agent) == AGENT_LOOP
         try:
-            messages = prompt.messages(row[key]) if is_ours else row[key]
-            yield tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False, **kwargs)
+            yield render(row.get("agent_name") or default_agent, row[key])
         except Exception as error:  # a template raises whatever it likes
             raise LaunchError(
                 f"The policy's chat template cannot render the prompt of row {number:,} of {file}: {reason_of(error)}."
             ) from None
+
+
+def _renderer(config: DictConfig, tokenizer: Any) -> Render:
+    """What an agent's rollout makes of a row's messages: ours as its session does, the system message included."""
+    given = config.data.get("apply_chat_template_kwargs")
+    arguments: Any = OmegaConf.to_container(given) if given else {}
+    prompt, chat = WorkflowConfig.parse(config).policy_prompt(), cache(lambda: read_chat_format(tokenizer, arguments))
+
+    def render(agent: str, messages: Messages) -> str:
+        if agent == AGENT_LOOP:
+            return chat().prompt_text(prompt.messages(messages))
+        return tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False, **arguments)
+
+    return render
