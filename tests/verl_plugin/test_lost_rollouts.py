@@ -14,9 +14,9 @@ from verl.utils.tensordict_utils import list_of_dict_to_tensordict
 
 from workflow_r1.runs.recipe import EMBEDDED, compose_recipe
 from workflow_r1.trajectory import EndedBy, Trajectory
-from workflow_r1.verl_plugin.agent_loop_manager import WorkflowAgentLoopWorker, describe
+from workflow_r1.verl_plugin.agent_loop_manager import WorkflowAgentLoopWorker
 from workflow_r1.verl_plugin.replay_buffer import WorkflowReplayBuffer
-from workflow_r1.verl_plugin.stops import RolloutsLost
+from workflow_r1.verl_plugin.stops import RolloutsLost, describe
 
 N = 4  # rollouts of a question
 

@@ -94,6 +94,6 @@ def test_rows_are_in_the_columns_that_verl_reads(world: World, tmp_path: Path) -
             "prompt": [{"role": "user", "content": question.text}],
             "ability": "question answering",
             "reward_model": {"style": "rule", "ground_truth": {"target": [question.answer]}},
-            "extra_info": {"index": index, "split": "train", "question": question.text, "hops": question.query.hops},
+            "extra_info": {"index": index, "split": "train", "id": f"train_{index}", "question": question.text},
         }
     assert {row["extra_info"]["split"] for row in pq.read_table(validation).to_pylist()} == {"validation"}

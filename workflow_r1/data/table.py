@@ -7,6 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from workflow_r1.data.examples import Example
+from workflow_r1.data.verl_rows import AGENT_LOOP
 
 _BATCH = 4096
 
@@ -28,7 +29,7 @@ def _table(examples: Sequence[Example], start: int, split: str) -> pa.Table:
     return pa.table(
         {
             "data_source": pa.array((example.data_source for example in examples), pa.string()),
-            "agent_name": pa.repeat("workflow_r1_agent_loop", count),
+            "agent_name": pa.repeat(AGENT_LOOP, count),
             "prompt": pa.ListArray.from_arrays(
                 range(count + 1), _struct(role=pa.repeat("user", count), content=question)
             ),

@@ -6,6 +6,9 @@ from typing import Any
 from workflow_r1.data.errors import Reason, RowError
 from workflow_r1.data.golds import read_golds, read_text
 
+AGENT_LOOP = "workflow_r1_agent_loop"
+"""What the column `agent_name` holds where our rollout is to be run."""
+
 
 def row_golds(reward_model: Any) -> tuple[str, ...]:
     """The gold answers in the column `reward_model`: its `ground_truth`, or the `target` in that, as Search-R1 has it.

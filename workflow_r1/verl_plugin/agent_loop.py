@@ -6,7 +6,7 @@ from functools import lru_cache
 from typing import Any
 
 from workflow_r1.config import WorkflowConfig
-from workflow_r1.data.verl_rows import row_question
+from workflow_r1.data.verl_rows import AGENT_LOOP, row_question
 from workflow_r1.operators import OperatorPool
 from workflow_r1.policy.prompt import PolicyPrompt
 from workflow_r1.rollout import rollout
@@ -18,7 +18,7 @@ from workflow_r1.verl_plugin.upstream import AgentLoopBase, AgentLoopMetrics, Ag
 logging.getLogger("verl.utils.tokenizer.continuous_token_wiring").setLevel(logging.ERROR)
 
 
-@register_agent_loop("workflow_r1_agent_loop")
+@register_agent_loop(AGENT_LOOP)
 class WorkflowAgentLoop(AgentLoopBase):
     """Interleaves the policy's Think-Action turns with operator calls.
 

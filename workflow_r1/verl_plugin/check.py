@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from workflow_r1.data.verl_rows import AGENT_LOOP
 from workflow_r1.verl_plugin.upstream import (
     ADV_ESTIMATOR_REGISTRY,
     AGENT_LOOP_REGISTRY,
@@ -18,7 +19,7 @@ def missing_registrations() -> list[str]:
         "policy loss gsspo_soft": "gsspo_soft" in POLICY_LOSS_REGISTRY,
         "advantage estimator gsspo": "gsspo" in ADV_ESTIMATOR_REGISTRY,
         "trainer workflow_r1": "workflow_r1" in TRAINER_REGISTRY,
-        "agent loop workflow_r1_agent_loop": "workflow_r1_agent_loop" in AGENT_LOOP_REGISTRY,
+        f"agent loop {AGENT_LOOP}": AGENT_LOOP in AGENT_LOOP_REGISTRY,
         "reward manager workflow_r1": "workflow_r1" in REWARD_MANAGER,
     }
     return [name for name, present in expected.items() if not present]

@@ -2,14 +2,12 @@
 
 import itertools
 import random
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
+from workflow_r1.data.examples import Example
+from workflow_r1.data.table import write_examples
 from workflow_r1.world.language import PATHS, RELATIONS, Kind, Query
 
 POPULATION: dict[Kind, int] = {
@@ -136,7 +134,11 @@ class World:
         directory.mkdir(parents=True, exist_ok=True)
         paths = directory / "train.parquet", directory / "validation.parquet"
         for path, part in zip(paths, self.split(train, validation), strict=True):
-            pq.write_table(_table(part, split=path.stem), path)
+            examples = [
+                Example(f"{path.stem}_{number}", question.text, (question.answer,), question.data_source)
+                for number, question in enumerate(part)
+            ]
+            write_examples(path, examples, path.stem)
         return paths
 
 
@@ -161,18 +163,3 @@ def _invent_facts(rng: random.Random, entities: dict[Kind, list[str]]) -> dict[t
         for name in entities[relation.subject]:
             facts[relation.name, name] = rng.choice(objects)
     return facts
-
-
-def _table(questions: Iterable[Question], split: str) -> pa.Table:
-    rows = [
-        {
-            "data_source": question.data_source,
-            "agent_name": "workflow_r1_agent_loop",
-            "prompt": [{"role": "user", "content": question.text}],
-            "ability": "question answering",
-            "reward_model": {"style": "rule", "ground_truth": {"target": [question.answer]}},
-            "extra_info": {"index": index, "split": split, "question": question.text, "hops": question.query.hops},
-        }
-        for index, question in enumerate(questions)
-    ]
-    return pa.Table.from_pylist(rows)

@@ -8,8 +8,8 @@ from omegaconf import DictConfig
 
 from workflow_r1.data.errors import DataError, Reason, RowError
 from workflow_r1.data.training import check_joinable, iterate_rows, load_training_file
-from workflow_r1.data.verl_rows import check_row, row_golds
-from workflow_r1.runs.preflight.rollouts import AGENT_LOOP, REWARD_MANAGER
+from workflow_r1.data.verl_rows import AGENT_LOOP, check_row, row_golds
+from workflow_r1.runs.preflight.rollouts import REWARD_MANAGER
 from workflow_r1.runs.recipe import LaunchError
 
 if TYPE_CHECKING:

@@ -10,10 +10,10 @@ from omegaconf import DictConfig, OmegaConf
 from workflow_r1.config import WorkflowConfig
 from workflow_r1.data.lengths import count_tokens
 from workflow_r1.data.training import iterate_rows, load_training_file
+from workflow_r1.data.verl_rows import AGENT_LOOP
 from workflow_r1.errors import reason_of
 from workflow_r1.policy.chat_format import read_chat_format
 from workflow_r1.runs.preflight.model import policy_tokenizer, why_not_loaded
-from workflow_r1.runs.preflight.rollouts import AGENT_LOOP
 from workflow_r1.runs.recipe import LaunchError
 
 Messages = Sequence[Mapping[str, str]]

@@ -10,9 +10,10 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from workflow_r1.config import ConfigError, WorkflowConfig
+from workflow_r1.data.verl_rows import AGENT_LOOP
 from workflow_r1.runs.recipe import LaunchError
 
-AGENT_LOOP, REWARD_MANAGER = "workflow_r1_agent_loop", "workflow_r1"
+REWARD_MANAGER = "workflow_r1"
 _ROLLOUT, _MULTI_TURN = "actor_rollout_ref.rollout", "actor_rollout_ref.rollout.multi_turn"
 
 Test = Callable[[Any, DictConfig], bool]
