@@ -1,5 +1,8 @@
-"""For tools that still look for setup.py; everything is declared in pyproject.toml."""
+"""What pyproject.toml cannot say: in a wheel, the recipes of verl/trainer/config lie in the package."""
 
-from setuptools import setup
+from setuptools import find_packages, setup
 
-setup()
+setup(
+    packages=[*find_packages(include=["workflow_r1*"]), "workflow_r1.recipes"],
+    package_dir={"workflow_r1.recipes": "verl/trainer/config"},
+)

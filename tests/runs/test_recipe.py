@@ -6,7 +6,6 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import verl
 import yaml
 from omegaconf import DictConfig
 from verl.trainer.ppo.utils import need_critic, need_reference_policy
@@ -105,13 +104,6 @@ def test_an_override_that_cannot_work_gets_one_sentence(override, message):
         compose_recipe(EMBEDDED, [override])
     assert message in str(error.value)
     assert "\n" not in str(error.value)
-
-
-def test_a_plain_installation_is_told_to_use_the_repository(monkeypatch):
-    """There the package is beside verl, whose own recipes are what it finds."""
-    monkeypatch.setattr("workflow_r1.runs.recipe.CONFIG_DIR", Path(verl.__file__).parent / "trainer" / "config")
-    with pytest.raises(LaunchError, match=r"Training needs the repository.*train\.sh"):
-        compose_recipe(EMBEDDED, [])
 
 
 def test_a_recipe_that_does_not_exist_is_named_with_those_that_do():

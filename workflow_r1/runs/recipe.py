@@ -15,7 +15,11 @@ from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseExceptio
 from workflow_r1.data.training import load_training_file
 from workflow_r1.errors import UserError
 
-CONFIG_DIR = Path(__file__).resolve().parents[2] / "verl" / "trainer" / "config"
+PACKAGE = Path(__file__).resolve().parents[1]
+IN_WHEEL, IN_REPOSITORY = PACKAGE / "recipes", PACKAGE.parent / "verl" / "trainer" / "config"
+CONFIG_DIR = IN_WHEEL if IN_WHEEL.is_dir() else IN_REPOSITORY
+"""The recipes, which a wheel holds inside the package (setup.py): in site-packages, `verl` is verl's own folder."""
+
 REFERENCE, EMBEDDED, SMOLLM2 = "workflow_r1", "workflow_r1_embedded", "workflow_r1_smollm2"
 
 
@@ -89,19 +93,17 @@ def compose_recipe(name: str, overrides: Sequence[str]) -> DictConfig:
         overrides: Hydra overrides, `key=value`.
 
     Raises:
-        LaunchError: there are no recipes here, none of that name, or an override is malformed, names an unknown key or
+        LaunchError: there is no recipe of that name, or an override is malformed, names an unknown key or
             refers to one.
     """
-    if not (CONFIG_DIR / f"{REFERENCE}.yaml").is_file():  # in site-packages it is verl's own folder
-        raise LaunchError(
-            "Training needs the repository, whose verl/trainer/config an installed package does not have: "
-            "start with its train.sh, or install it with pip install -e."
-        )
     if not (CONFIG_DIR / f"{name}.yaml").is_file():
         raise LaunchError(f"There is no recipe {name!r} in {CONFIG_DIR}: take {REFERENCE}, {EMBEDDED} or {SMOLLM2}.")
     package = importlib.util.find_spec("verl")
     if package is None or not package.submodule_search_locations:
-        raise LaunchError("verl is not installed in this Python: start with train.sh, which installs it.")
+        raise LaunchError(
+            "verl is not installed in this Python: start with train.sh, which installs it, or run "
+            "pip install 'workflow-r1[train]'."
+        )
     search_path = quoted(f"file://{package.submodule_search_locations[0]}/trainer/config")
     try:
         with initialize_config_dir(str(CONFIG_DIR), version_base=None):

@@ -20,7 +20,7 @@ from workflow_r1.world.demonstrations import demonstrate, tokenise
 from workflow_r1.world.imitation import fingerprint, imitate
 from workflow_r1.world.world import World
 
-REQUIREMENTS = Path(__file__).resolve().parents[2] / "requirements" / "smollm2.txt"
+REQUIREMENTS = Path(__file__).with_name("smollm2.txt")
 NAME = "SmolLM2-135M-Instruct"
 VERSION = 1
 """Of how the model is converted and cold-started: raised with any change to it here or in `imitation`."""
