@@ -76,8 +76,8 @@ def _check_prompts(config: DictConfig, setting: str, tokenizer: Any, render: Ren
     )
     if not data.filter_overlong_prompts:
         raise LaunchError(
-            f"{too_long}, and none is cut or left out: raise data.max_prompt_length, take a shorter workflow_r1.prompt or "
-            "take them out of the data."
+            f"{too_long}, and none is cut or left out: raise data.max_prompt_length, take a shorter workflow_r1.prompt "
+            "or take them out of the data."
         )
     if left < needed:
         raise LaunchError(
