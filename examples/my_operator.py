@@ -8,7 +8,7 @@ three OPERATOR_* variables set (or `workflow-r1 world serve`, see docs/evaluatio
 
 and to train with it, one line of configuration:
 
-    bash train.sh +workflow_r1.pool.modules=[my_operator]
+    bash train.sh workflow_r1.pool.modules=[my_operator]
 """
 
 from workflow_r1.operators import InputField, OperatorSpec, Sampling

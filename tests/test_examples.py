@@ -38,7 +38,7 @@ async def test_the_operator_answers_with_the_command_that_it_names(operators, wo
 
 
 def test_the_operator_is_on_offer_in_a_run_with_its_one_line_of_configuration():
-    config = compose_recipe(EMBEDDED, lines_of("my_operator.py", "bash train.sh"))
+    config = compose_recipe(EMBEDDED, with_our_settings(lines_of("my_operator.py", "bash train.sh")))
     environ = {"OPERATOR_BASE_URL": "http://127.0.0.1:9/v1", "OPERATOR_API_KEY": "k", "OPERATOR_MODEL_NAME": "m"}
     names = [spec.name for spec in WorkflowConfig.parse(config).operator_pool(environ).specs]
     assert names[-1] == "RecallAnswer"

@@ -39,7 +39,7 @@ def settings(server: RunningServer, steps: int, call_timeout: int) -> list[str]:
         "trainer.test_freq=-1",
         "trainer.val_before_train=false",
         "actor_rollout_ref.rollout.agent.num_workers=2",  # two processes, one limit
-        *(f"++workflow_r1.operators.{name}={value}" for name, value in operators.items()),
+        *(f"workflow_r1.operators.{name}={value}" for name, value in operators.items()),
     ]
 
 
