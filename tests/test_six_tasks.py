@@ -10,12 +10,15 @@ from types import ModuleType
 
 import pytest
 import torch
+from support.batches import random_batch
 from support.faulty_endpoint import result
+from support.verl_losses import actor_config, run_loss
 
 from workflow_r1 import gsspo
 from workflow_r1.data.benchmarks import load_benchmark
 from workflow_r1.reward import Reward, RewardSettings
 from workflow_r1.trajectory import EndedBy, Trajectory, Turn, write_jsonl
+from workflow_r1.verl_plugin.gsspo_loss import GSsPOLossConfig
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "six_tasks.md").read_text(encoding="utf-8")
@@ -25,6 +28,7 @@ PAGE = (ROOT / "docs" / "six_tasks.md").read_text(encoding="utf-8")
 def applied(tmp_path, monkeypatch):
     """Applies the diff of the page that ends in a file, to a copy of it, and says where it is."""
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
 
     def apply(path: str) -> Path:
         [diff] = [
@@ -72,7 +76,7 @@ async def test_the_reward_is_one_file_and_one_line(applied, answer, reward):
     applied("my_reward.py")
     [line] = re.findall(r"workflow_r1\.reward\.function=(\S+)", PAGE)
     trajectory = Trajectory(question="q", turns=[Turn(text="t", answer=answer)], ended_by=EndedBy.ANSWERED)
-    await Reward(RewardSettings(function=line.replace(".py", ""))).score(trajectory, ["Seine"], {})
+    await Reward(RewardSettings(function=line)).score(trajectory, ["Seine"], {})
     assert trajectory.reward == {"reward": pytest.approx(reward)}
 
 
@@ -88,6 +92,18 @@ def test_a_benchmark_with_a_name_is_one_line(applied):
     source = loaded(applied("workflow_r1/data/sources.py")).open_source("webq")
     [file] = source.evaluation
     assert (file.data_source, file.origin.endswith("/web_questions/test.jsonl")) == ("webq", True)
+
+
+def test_a_loss_variant_is_one_file_and_one_line(applied):
+    applied("my_loss.py")
+    [name] = re.findall(r"policy_loss\.loss_mode=(\S+)", PAGE)
+    config = actor_config(policy_loss=GSsPOLossConfig(loss_mode=name))
+    new, old, advantages, mask = random_batch([[1, 1, 0, 1, 1, 0], [0, 1, 1, 1, 0, 0]], seed=0)
+    last = torch.tensor([[0, 0, 0, 1, 1, 0], [0, 1, 1, 1, 0, 0]])
+    loss, gradient, metrics = run_loss(name, (new, old, advantages, mask), config)
+    expected = run_loss("gsspo", (new, old, advantages, last), config)
+    torch.testing.assert_close((loss, gradient), expected[:2])
+    assert metrics["actor/subsequences_per_response"] == 1
 
 
 def test_why_trajectories_ended_is_said(applied, tmp_path):

@@ -63,3 +63,15 @@ def test_what_is_missing_is_said_in_one_sentence():
         run_loss("gsspo", batch, actor_config({"dp_size": 2}))
     with pytest.raises(ValueError, match="needs the actor's configuration"):
         run_loss("gsspo", batch, None)
+
+
+def test_a_loss_of_ones_own_is_registered_where_its_configuration_is_made(tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "def zero(log_prob, **rest):\n    return 0 * log_prob.sum(), {'actor/mine': 1.0}\n"
+    )
+    policy_loss, name = "actor_rollout_ref.actor.policy_loss", f"{tmp_path}/mine.py:zero"
+    config = compose_config(f"{policy_loss}._target_={CONFIG_TARGET}", f"{policy_loss}.loss_mode={name}")
+    actor = omega_conf_to_dataclass(config.actor_rollout_ref.actor)
+    loss, _, metrics = run_loss(actor.policy_loss.loss_mode, random_batch([[1, 1]], seed=0), actor_config())
+    assert loss == 0
+    assert metrics == {"actor/mine": 1.0}

@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 
 from workflow_r1.runs.preflight import check_plugin
 from workflow_r1.runs.recipe import LaunchError
-from workflow_r1.verl_plugin.check import unknown_names
+from workflow_r1.verl_plugin.check import LOSS_MODE, unknown_names
 from workflow_r1.verl_plugin.upstream import REGISTRATIONS
 
 
@@ -86,7 +86,7 @@ def test_a_loss_or_an_estimator_that_verl_does_not_know_stops_the_launch_by_its_
 
 
 def test_names_that_verl_knows_are_known():
-    loss, estimator = "actor_rollout_ref.actor.policy_loss.loss_mode", "algorithm.adv_estimator"
+    loss, estimator = LOSS_MODE, "algorithm.adv_estimator"
     assert (
         unknown_names({loss: "gsspo", estimator: "gsspo"}) == unknown_names({loss: "vanilla", estimator: "grpo"}) == []
     )
@@ -96,6 +96,25 @@ def test_names_that_verl_knows_are_known():
     assert unknown_names({manager: "workflow_r1"}) == unknown_names({manager: "naive"}) == []
     [sentence] = unknown_names({manager: "workflow-r1"})
     assert sentence.startswith(f"{manager}=workflow-r1 is unknown to verl: take one of dapo, ")
+
+
+@pytest.mark.parametrize(
+    ("source", "name", "complaint"),
+    [
+        ("def mine(**inputs): ...", "other", "is not there: "),
+        ("mine = 3", "mine", "is no function."),
+        ("import nothing_of_that_name", "mine", "cannot be imported (ModuleNotFoundError: No module named "),
+        ("raise SystemExit(2)", "mine", "cannot be imported (SystemExit: 2)."),
+        ("def mine(:", "mine", "cannot be imported (SyntaxError: "),
+    ],
+)
+def test_a_loss_of_ones_own_that_cannot_be_had_is_one_sentence(tmp_path, source, name, complaint):
+    (tmp_path / "own.py").write_text(source)
+    [sentence] = unknown_names({LOSS_MODE: f"{tmp_path}/own.py:{name}"})
+    assert sentence.startswith(f"{LOSS_MODE}: the loss {tmp_path}/own.py:{name} {complaint}")
+    assert "\n" not in sentence
+    (tmp_path / "own.py").write_text("def mine(**inputs): ...")
+    assert unknown_names({LOSS_MODE: f"{tmp_path}/own.py:mine"}) == []
 
 
 @pytest.mark.slow

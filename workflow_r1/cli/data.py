@@ -52,8 +52,8 @@ def prepare(
     exclude: Annotated[
         list[str] | None,
         typer.Option(
-            help="A benchmark (nq, triviaqa, popqa, hotpotqa, 2wikimultihopqa, musique, bamboogle) or a file, once or "
-            "more often: its questions are not trained on. Those of the source's own test split never are.",
+            help="A benchmark or a file, as for 'eval', once or more often: its questions are not trained on. Those of "
+            "the source's own test split never are.",
             show_default=False,
         ),
     ] = None,

@@ -144,7 +144,7 @@ class RunSettings(PolicySettings):
     model_config = ConfigDict(title="Questions")
 
     benchmarks: tuple[str, ...] = Field(min_length=1)
-    """What to ask: nq, triviaqa, popqa, hotpotqa, 2wikimultihopqa, musique, bamboogle; or a file, a folder or a Hub
+    """What to ask: a benchmark, such as nq or hotpotqa (a wrong name shows all of them); or a file, a folder or a Hub
     dataset, as for 'prepare --source'."""
 
     baseline: Annotated[str | None, AfterValidator(_known)] = None

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from workflow_r1.data.verl_rows import AGENT_LOOP
+from workflow_r1.verl_plugin.gsspo_loss import GSsPOLossConfig
 from workflow_r1.verl_plugin.upstream import (
     ADV_ESTIMATOR_REGISTRY,
     AGENT_LOOP_REGISTRY,
@@ -10,6 +11,8 @@ from workflow_r1.verl_plugin.upstream import (
     REWARD_MANAGER,
     TRAINER_REGISTRY,
 )
+
+LOSS_MODE = "actor_rollout_ref.actor.policy_loss.loss_mode"
 
 
 def missing_registrations() -> list[str]:
@@ -28,10 +31,14 @@ def missing_registrations() -> list[str]:
 def unknown_names(named: Mapping[str, str]) -> list[str]:
     """What `named`, names by setting, has that verl would look for in vain: as late as in the first update."""
     registries = {
-        "actor_rollout_ref.actor.policy_loss.loss_mode": POLICY_LOSS_REGISTRY,
+        LOSS_MODE: POLICY_LOSS_REGISTRY,
         "algorithm.adv_estimator": ADV_ESTIMATOR_REGISTRY,
         "reward.reward_manager.name": REWARD_MANAGER,
     }
+    try:
+        GSsPOLossConfig(loss_mode=named.get(LOSS_MODE, "gsspo"))  # which registers a loss of one's own
+    except ImportError as error:
+        return [f"{LOSS_MODE}: the loss {named[LOSS_MODE]} {error}"]
     return [
         f"{setting}={name} is unknown to verl: take one of {', '.join(sorted(registries[setting]))}."
         for setting, name in named.items()

@@ -15,6 +15,7 @@ from omegaconf import DictConfig
 
 from workflow_r1.advantage import group_relative_advantages
 from workflow_r1.gsspo import GSsPOLoss, check_weighting, gsspo_loss, soft_gsspo_loss
+from workflow_r1.system.loading import load_object
 from workflow_r1.verl_plugin.upstream import ActorConfig, PolicyLossConfig, register_adv_est, register_policy_loss
 
 
@@ -28,6 +29,8 @@ class GSsPOLossConfig(PolicyLossConfig):
     With verl's own `PolicyLossConfig` the default holds.
 
     Attributes:
+        loss_mode: a loss of verl's registry, or one's own as `module:function` or `path/to/file.py:function`: what
+            `register_policy_loss` takes.
         subsequence_weighting: what the sub-sequences weigh inside a response: `uniform`, all the same, or `token`,
             by their lengths.
     """
@@ -37,6 +40,11 @@ class GSsPOLossConfig(PolicyLossConfig):
 
     def __post_init__(self) -> None:
         check_weighting(self.subsequence_weighting)
+        if ":" in self.loss_mode:  # verl looks it up by this name, in the process that has made this
+            loss = load_object(self.loss_mode)
+            if not callable(loss):
+                raise ImportError("is no function.")
+            register_policy_loss(self.loss_mode)(loss)
 
 
 @register_policy_loss("gsspo")
