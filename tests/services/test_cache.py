@@ -1,12 +1,13 @@
 import asyncio
 import multiprocessing
 import sqlite3
+import time
 
 import pytest
 import support.faulty_endpoint as c
 
 from workflow_r1.operators import OperatorConfigError
-from workflow_r1.services.cache import ReplyCache
+from workflow_r1.services.cache import FILE, ReplyCache
 from workflow_r1.services.single_flight import SingleFlight
 
 
@@ -130,8 +131,8 @@ def fill(folder, name: str) -> None:
 async def test_a_cache_that_breaks_on_the_way_is_a_miss(endpoint, make_pool, tmp_path, caplog):
     pool = make_pool(cache="on", cache_dir=tmp_path)
     await pool.call("AnswerGenerate", "q")
-    with sqlite3.connect(tmp_path / "cache.db") as database:
-        database.execute("DROP TABLE Cache")
+    with sqlite3.connect(tmp_path / FILE) as database:
+        database.execute("DROP TABLE replies")
     result = await pool.call("AnswerGenerate", "q")
     assert (result.text, result.requests) == ("Paris", 1)
     assert "The operator cache could not be read" in caplog.text
@@ -139,7 +140,7 @@ async def test_a_cache_that_breaks_on_the_way_is_a_miss(endpoint, make_pool, tmp
 
 
 def test_a_cache_that_cannot_be_opened_is_one_clear_sentence(make_pool, tmp_path):
-    (tmp_path / "cache.db").write_bytes(b"not a database" * 100)
+    (tmp_path / FILE).write_bytes(b"not a database" * 100)
     complaint = (
         r"^The operator cache .* cannot be opened .*: delete it, or name another workflow_r1\.operators\.cache_dir"
     )
@@ -150,10 +151,48 @@ def test_a_cache_that_cannot_be_opened_is_one_clear_sentence(make_pool, tmp_path
         make_pool(cache="on", cache_dir=tmp_path / "file" / "cache")
 
 
-async def test_an_entry_is_never_unpickled(tmp_path):
-    cache = ReplyCache(tmp_path, size_limit=10_000)
-    cache._cache.set("key", {"pickled": "by diskcache"})
+def test_an_entry_that_is_no_text_is_a_miss(tmp_path):
+    cache = ReplyCache(tmp_path, size_limit=100_000)
+    with sqlite3.connect(tmp_path / FILE) as database:
+        database.execute("INSERT INTO replies VALUES ('key', ?)", (b"\x80\x04N.",))
     assert cache.get("key") is None
+
+
+@pytest.mark.parametrize("reply", ["Zoë 😀", "a\0b", " ", "x" * 1_000_000, "'); DROP TABLE replies; --"])
+async def test_a_reply_comes_back_as_it_was(tmp_path, reply):
+    await ReplyCache(tmp_path, size_limit=2**30).put("key", reply)
+    assert ReplyCache(tmp_path, size_limit=2**30).get("key") == reply
+
+
+async def test_a_reply_that_cannot_be_written_is_a_miss(tmp_path, caplog):
+    cache = ReplyCache(tmp_path, size_limit=2**30)
+    await cache.put("key", "half a pair: \ud800")
+    assert cache.get("key") is None
+    assert "The operator cache could not be written" in caplog.text
+    await cache.put("key", "whole")
+    assert cache.get("key") == "whole"
+
+
+async def test_a_reply_larger_than_the_cache_is_not_kept_and_does_no_harm(tmp_path):
+    cache = ReplyCache(tmp_path, size_limit=100_000)
+    await cache.put("large", "x" * 1_000_000)
+    await cache.put("small", "y")
+    assert (cache.get("large"), cache.get("small")) == (None, "y")
+
+
+async def test_reading_waits_for_no_writer(tmp_path):
+    cache = ReplyCache(tmp_path, size_limit=2**30)
+    await cache.put("known", "Paris")
+    with sqlite3.connect(tmp_path / FILE) as other:
+        other.execute("BEGIN IMMEDIATE")
+        writing = asyncio.create_task(cache.put("new", "Rome"))
+        await asyncio.sleep(0.05)
+        started = time.perf_counter()
+        assert (cache.get("known"), cache.get("new")) == ("Paris", None)
+        assert time.perf_counter() - started < 1
+        other.commit()
+    await writing
+    assert cache.get("new") == "Rome"
 
 
 async def test_what_shared_work_raises_every_caller_gets():

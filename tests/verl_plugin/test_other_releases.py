@@ -77,7 +77,7 @@ def test_installing_the_package_asks_for_no_version_of_anything():
 
 @pytest.mark.slow
 def test_without_the_extras_verl_is_as_it_was_and_has_the_loss():
-    code = WITHOUT_EXTRAS.format(absent={"openai", "httpx2", "typer", "bm25s", "diskcache", "ijson"})
+    code = WITHOUT_EXTRAS.format(absent={"openai", "httpx2", "typer", "bm25s"})
     done = python(
         f"{code}import verl, verl.trainer.ppo.v1.trainer_base, verl.experimental.agent_loop.agent_loop\n"
         "import verl.experimental.reward_loop.reward_manager.registry\n"

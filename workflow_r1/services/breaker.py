@@ -1,4 +1,7 @@
-"""A circuit breaker: while the endpoint is down nobody calls it, but for one probe at a time."""
+"""A circuit breaker: while the endpoint is down nobody calls it, but for one probe at a time.
+
+Those of libraries (aiobreaker, purgatory) raise while they are open; here a call waits for the probe, in its deadline.
+"""
 
 import asyncio
 import logging

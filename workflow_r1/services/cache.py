@@ -6,9 +6,7 @@ import json
 import logging
 import sqlite3
 from pathlib import Path
-from typing import Any
-
-import diskcache
+from threading import Lock
 
 from workflow_r1.services.errors import OperatorConfigError
 from workflow_r1.services.request import ChatRequest, Completes, Tally
@@ -16,6 +14,15 @@ from workflow_r1.services.settings import OperatorSettings
 from workflow_r1.services.single_flight import SingleFlight
 
 logger = logging.getLogger(__name__)
+
+FILE = "replies.db"
+
+_BUSY_SECONDS = 5.0
+_BYTES = (
+    "SELECT (page_count - freelist_count) * page_size FROM pragma_page_count, pragma_freelist_count, pragma_page_size"
+)
+_DELETE_FIRST = "DELETE FROM replies WHERE rowid IN (SELECT rowid FROM replies ORDER BY rowid LIMIT 10)"
+_FAULTS = (sqlite3.Error, OSError, UnicodeError)
 
 
 class ReplyCache:
@@ -31,13 +38,16 @@ class ReplyCache:
     def __init__(self, directory: Path, size_limit: int, *, writable: bool = True) -> None:
         try:
             directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-            self._cache = diskcache.Cache(str(directory), disk=_TextDisk, size_limit=size_limit, timeout=5)
+            self._writer = _open(directory / FILE)
+            self._writer.execute("CREATE TABLE IF NOT EXISTS replies (key TEXT PRIMARY KEY, reply TEXT NOT NULL)")
+            self._reader = _open(directory / FILE)  # its own, so that the event loop waits for no writer
         except _FAULTS as error:
             raise OperatorConfigError(
                 f"The operator cache {directory} cannot be opened ({error}): delete it, or name another "
                 "workflow_r1.operators.cache_dir."
             ) from error
-        self._writable = writable
+        self._size_limit, self._writable = size_limit, writable
+        self._writing = Lock()
 
     @classmethod
     def of(cls, settings: OperatorSettings) -> "ReplyCache | None":
@@ -49,19 +59,29 @@ class ReplyCache:
     def get(self, key: str) -> str | None:
         """The reply under `key`, or None. Takes some tens of microseconds."""
         try:
-            return self._cache.get(key)
+            found = self._reader.execute("SELECT reply FROM replies WHERE key = ?", (key,)).fetchone()
         except _FAULTS as error:
             logger.warning("The operator cache could not be read: %s", error)
             return None
+        return found[0] if found and isinstance(found[0], str) else None
 
     async def put(self, key: str, reply: str) -> None:
         """Keep `reply`; an empty one is not worth keeping."""
         if not self._writable or not reply:
             return
         try:
-            await asyncio.to_thread(self._cache.set, key, reply)
+            await asyncio.to_thread(self._store, key, reply)
         except _FAULTS as error:
             logger.warning("The operator cache could not be written: %s", error)
+
+    def _store(self, key: str, reply: str) -> None:
+        """Keep `reply`, and let those go that were stored first while there are too many."""
+        with self._writing, self._writer:
+            self._writer.execute("BEGIN IMMEDIATE")
+            self._writer.execute("REPLACE INTO replies VALUES (?, ?)", (key, reply))
+            while self._writer.execute(_BYTES).fetchone()[0] > self._size_limit:
+                if not self._writer.execute(_DELETE_FIRST).rowcount:
+                    break
 
 
 class CachingClient:
@@ -106,13 +126,8 @@ def request_key(address: str, request: ChatRequest) -> str:
     return hashlib.sha256(content.encode()).hexdigest()
 
 
-class _TextDisk(diskcache.Disk):
-    """Reads text only: diskcache would unpickle, and so run, whatever someone put into the file."""
-
-    def fetch(self, mode: int, filename: str | None, value: Any, read: bool) -> Any:
-        if mode == diskcache.core.MODE_PICKLE:
-            raise OSError("an entry is not text")
-        return super().fetch(mode, filename, value, read)
-
-
-_FAULTS = (diskcache.Timeout, sqlite3.Error, OSError)
+def _open(file: Path) -> sqlite3.Connection:
+    database = sqlite3.connect(file, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+    database.execute("PRAGMA journal_mode = WAL")  # readers and a writer at once, in any number of processes
+    database.execute("PRAGMA synchronous = NORMAL")  # a power cut may cost the last replies, and nothing else
+    return database

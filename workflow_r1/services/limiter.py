@@ -1,4 +1,7 @@
-"""Admission to a service: how many requests at once and how many a minute, fair between trajectories."""
+"""Admission to a service: how many requests at once and how many a minute, fair between trajectories.
+
+Libraries (aiolimiter, limits) serve who came first, and give no token back that a request turned out not to take.
+"""
 
 import asyncio
 from collections import OrderedDict, deque

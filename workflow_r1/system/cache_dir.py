@@ -1,17 +1,17 @@
 """Where what is slow to make is kept between runs."""
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
 from filelock import FileLock
+from platformdirs import user_cache_path
 
 from workflow_r1.system.files import made_whole
 
 
 def cache_dir() -> Path:
     """`$XDG_CACHE_HOME/workflow-r1`, or where that is unset `~/.cache/workflow-r1`."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "workflow-r1"
+    return user_cache_path("workflow-r1")
 
 
 def made_once(folder: Path, make: Callable[[Path], None]) -> Path:
