@@ -98,6 +98,9 @@ def opposite(trajectory, **settings): return -settings["penalty"]
 def own_type(trajectory, kind: Own = None): return 1.0
 def unserved(trajectory): raise NotScored("The judge is down.")
 def broken(trajectory): return trajectory.answer.lower()
+def exhausted(trajectory): return next(iter([]))
+async def exhausted_later(trajectory): return next(iter([]))
+def leaves(trajectory): raise SystemExit(3)
 def hidden(trajectory: "Unheard", *, scale: "float" = 1): return scale
 def two(traj, gold): return 1.0
 def verls(data_source, solution_str, ground_truth, extra_info=None): return 1.0
@@ -178,6 +181,9 @@ async def test_what_is_no_reward_is_one_sentence_that_names_the_function(file: P
 @pytest.mark.parametrize(
     ("name", "sentence"),
     [
+        ("exhausted", "raised RuntimeError: StopIteration."),
+        ("exhausted_later", "raised RuntimeError: coroutine raised StopIteration."),
+        ("leaves", "raised SystemExit: 3."),
         ("broken", "raised AttributeError: 'NoneType' object has no attribute 'lower'."),
         ("generator", "returned reward=<generator object generator"),
         ("returns_nothing", "returned reward=None, which is no finite number."),
@@ -200,6 +206,8 @@ async def test_a_function_that_fails_is_never_silent(file: Path, name: str, sent
         ("parts", {"wieght": 1}, "has no setting 'wieght': its settings are weight, names."),
         ("number", {"weight": 1}, "has no setting 'weight': its settings are none."),
         ("parts", {"weight": "much"}, "cannot have the setting weight='much': Input should be a valid number"),
+        ("everything", {"golds": ["mine"]}, "has no setting 'golds'"),
+        ("parts", {"trajectory": 1}, "has no setting 'trajectory'"),
         ("absent", {}, "is not there: "),
         ("constant", {}, "is no function."),
     ],

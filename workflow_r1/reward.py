@@ -156,7 +156,7 @@ class Reward:
             returned = await self._call({name: passed[name] for name in self._takes} | self._settings)
         except NotScored as why:
             trajectory.unscored = str(why)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             reason = " ".join(f"{type(error).__name__}: {error}".split()).rstrip(".")
             raise RewardError(f"{self._label} raised {reason}.") from error
         else:
@@ -166,8 +166,14 @@ class Reward:
         if inspect.iscoroutinefunction(self._function):
             return await self._function(**arguments)
         # A plain function may compute or wait for long: it must not hold up the other trajectories.
-        returned = await asyncio.to_thread(self._function, **arguments)
+        returned = await asyncio.to_thread(self._call_plain, arguments)
         return await returned if inspect.isawaitable(returned) else returned
+
+    def _call_plain(self, arguments: dict[str, Any]) -> Any:
+        try:
+            return self._function(**arguments)
+        except StopIteration as error:  # no future can hold one: whoever waits for it would wait for ever
+            raise RuntimeError("StopIteration") from error
 
     def _parts(self, returned: Any) -> dict[str, float]:
         parts = returned if isinstance(returned, Mapping) else {"reward": returned}
@@ -203,7 +209,7 @@ class Reward:
         known = {
             name: one for name, one in parameters.items() if name not in _PASSED and one.kind is not one.VAR_KEYWORD
         }
-        if (unknown := [name for name in given if name not in known]) and not _takes_all(parameters):
+        if unknown := [name for name in given if name in _PASSED or not (name in known or _takes_all(parameters))]:
             takes = ", ".join(known) or "none"
             raise RewardError(f"{self._label} has no setting {unknown[0]!r}: its settings are {takes}.")
         if lacking := [name for name, one in known.items() if one.default is one.empty and name not in given]:

@@ -53,6 +53,26 @@ def test_what_was_prepared_validates(tmp_path, questions):
     assert result.output == "nq: 40 of 40 rows are won by their gold answers (acc 1, f1 1, sub_em 1, reward 1)\n"
 
 
+def test_a_reward_of_ones_own_validates_and_one_that_is_not_there_is_one_sentence(tmp_path, questions):
+    (tmp_path / "own.py").write_text("def own(trajectory, worth=1): return worth * (trajectory.answer is not None)\n")
+    result = run("validate", questions, "--reward", f"{tmp_path / 'own.py'}:own", "--reward-settings", '{"worth": 2}')
+    assert (result.exit_code, result.output) == (0, "nq: 40 of 40 rows are won by their gold answers (reward 2)\n")
+    result = run("validate", questions, "--reward", f"{tmp_path / 'own.py'}:other")
+    assert result.exit_code == 1
+    assert "--reward: the reward function" in result.output
+    assert "has no other." in result.output
+
+
+@pytest.mark.parametrize("settings", ['{"worth": ', "[1]", '{"wrth": 2}', "7"])
+def test_settings_of_a_reward_that_do_not_fit_are_one_sentence(tmp_path, questions, settings):
+    (tmp_path / "own.py").write_text("def own(trajectory, worth=1): return worth\n")
+    result = run("validate", questions, "--reward", f"{tmp_path / 'own.py'}:own", "--reward-settings", settings)
+    assert result.exit_code == 1
+    assert "--reward" in result.output
+    assert "Traceback" not in result.output
+    assert result.exception is None or isinstance(result.exception, SystemExit)
+
+
 def test_a_row_that_cannot_be_won_is_named_and_fails_the_command(tmp_path):
     path = tmp_path / "quiz.jsonl"
     rows = [{"question": "tag?", "answer": "</answer>"}] * 25 + [{"question": "fine?", "answer": "yes"}]

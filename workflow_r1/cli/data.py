@@ -99,6 +99,7 @@ def validate(
     from workflow_r1.data.errors import DataError
     from workflow_r1.data.layouts import read_examples
     from workflow_r1.data.sources import open_source
+    from workflow_r1.evaluation.config import parse_settings
 
     try:
         if not source and not LOCAL_DIR.exists():
@@ -107,7 +108,7 @@ def validate(
             )
         opened = [open_source(text) for text in source or [str(LOCAL_DIR)]]
         files = [file for each in opened for split in each.splits.values() for file in split]
-        reward = Reward(RewardSettings.model_validate(values), "--reward")
+        reward = Reward(parse_settings(RewardSettings, values, "--reward"), "--reward")
         report = asyncio.run(_validated(read_examples(files), reward))
     except UserError as error:
         fail(error)

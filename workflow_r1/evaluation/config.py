@@ -129,7 +129,7 @@ class PolicySettings(RolloutSettings):
         return Prices(self.policy_prompt_price, self.policy_completion_price, by_operator)
 
 
-Settings = TypeVar("Settings", bound=PolicySettings)
+Settings = TypeVar("Settings", bound=BaseModel)
 
 
 def _known(baseline: str | None) -> str | None:
