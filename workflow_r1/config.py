@@ -76,10 +76,11 @@ class WorkflowConfig(RolloutSettings):
         """
         section = config.get("workflow_r1")
         try:
-            return cls.model_validate({} if section is None else OmegaConf.to_container(section, resolve=True))
+            plain = OmegaConf.to_container(section, resolve=True) if OmegaConf.is_config(section) else section
+            return cls.model_validate({} if plain is None else plain)
         except ValidationError as error:
             faults = "; ".join(
-                f"workflow_r1.{'.'.join(map(str, fault['loc']))}: "
+                f"{'.'.join(map(str, ('workflow_r1', *fault['loc'])))}: "
                 + ("there is no such setting" if fault["type"] == "extra_forbidden" else fault["msg"])
                 for fault in error.errors()
             )

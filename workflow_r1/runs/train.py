@@ -13,6 +13,7 @@ import torch
 from omegaconf import DictConfig
 from rich.console import Console
 
+from workflow_r1.config import WorkflowConfig
 from workflow_r1.data.training import as_pattern
 from workflow_r1.runs import preflight
 from workflow_r1.runs.checkpoints import last_step
@@ -66,6 +67,7 @@ def train(overrides: Sequence[str], recipe: str | None = None) -> int:
             console.print(hardware.note, style="yellow")
     overrides = with_our_settings(with_quoted_paths(_take_key_out(overrides)))
     config = compose_recipe(recipe, overrides)
+    WorkflowConfig.parse(config)
     preflight.check_machine(config.trainer.device)
     preflight.check_temporary_folders(os.environ)
     cpu = config.trainer.device == "cpu"

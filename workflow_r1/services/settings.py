@@ -123,10 +123,10 @@ class OperatorSettings(EndpointSettings):
                 "(such as http://localhost:8000/v1), its key, and the name of a model that it serves."
             )
         given["endpoints"] = {
-            name: _endpoint(name, _given(fields or {}), given, environ)
-            for name, fields in (given.get("endpoints") or {}).items()
+            name: _endpoint(name, _section(fields, f"endpoints.{name}"), given, environ)
+            for name, fields in _section(given.get("endpoints"), "endpoints").items()
         }
-        given["search"] = _search(_given(given.get("search") or {}), environ)
+        given["search"] = _search(_section(given.get("search"), "search"), environ)
         try:
             return cls(**given)
         except ValidationError as error:
@@ -139,6 +139,12 @@ class OperatorSettings(EndpointSettings):
 
 def _given(fields: Mapping[str, Any]) -> dict[str, Any]:
     return {field: value for field, value in fields.items() if value is not None}
+
+
+def _section(fields: object, name: str) -> dict[str, Any]:
+    if fields is not None and not isinstance(fields, Mapping):
+        raise OperatorConfigError(f"workflow_r1.operators.{name} is {fields!r}, and has to hold settings by name.")
+    return _given(fields or {})
 
 
 def _endpoint(name: str, own: dict[str, Any], main: dict[str, Any], environ: Mapping[str, str]) -> dict[str, Any]:

@@ -12,9 +12,10 @@ WIDE = 0.05  # of a clip range: the mean log-ratio over a turn's tokens stays fa
 def check_keys(config: DictConfig) -> None:
     """No key stands in the configuration: verl prints it to the log and hands it to every tracker."""
     operators = config.workflow_r1.operators
-    holders = {MAIN: operators, **(operators.get("endpoints") or {}), SEARCH: operators.get("search") or {}}
+    endpoints = operators.get("endpoints")
+    holders = {MAIN: operators, **(endpoints if OmegaConf.is_dict(endpoints) else {}), SEARCH: operators.get("search")}
     for name, fields in holders.items():
-        if (fields or {}).get("api_key") is not None:
+        if OmegaConf.is_dict(fields) and fields.get("api_key") is not None:
             variable = key_variable(name)
             raise LaunchError(
                 f"The configuration holds a key for {name!r}, and verl prints its configuration: take api_key out "
