@@ -108,6 +108,22 @@ def test_several_samples_give_pass_at_k_and_the_majority() -> None:
     assert figures["majority"].mean == 0.5  # Ada for the first question, Babbage for the second
 
 
+def test_a_part_that_not_every_answer_has_is_the_mean_of_those_that_have_it() -> None:
+    examples = [example(number) for number in range(3)]
+    rewards = ({"reward": 1.0, "style": 0.25}, {"reward": 0.0}, {"reward": -1.0, "style": 0.75})
+    records = [record(example, "Ada") for example in examples]
+    for one, reward in zip(records, rewards, strict=True):
+        assert one.trajectory is not None
+        one.trajectory.reward = reward
+    summary = summarise("run", score_questions(examples, by_key(*records), 1, FREE))
+    figures = summary.benchmarks["nq"].figures
+    assert (figures["reward/reward"].mean, figures["reward/style"].mean) == (0.0, 0.5)
+    assert summary.parts == ["reward", "style"]
+    scores = run_grids(summary)[0]
+    assert scores.header[3:] == ["reward", "style"]
+    assert scores.rows[0][4].startswith("50.0 [")
+
+
 def test_a_question_counts_only_with_all_its_samples() -> None:
     examples = [example(0), example(1)]
     records = by_key(record(examples[0], "Ada"), record(examples[0], "Ada", 1), record(examples[1], "Ada"))
