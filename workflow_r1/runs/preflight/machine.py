@@ -92,8 +92,8 @@ def check_machine(device: str) -> None:
         raise LaunchError(f"trainer.device is {device!r}: Workflow-R1 trains on 'cuda' or 'cpu'.")
     if not vllm_is_for_cpu():
         raise LaunchError(
-            "The recipe trains on the CPU (trainer.device=cpu), and vLLM here is a build for GPUs: start it with "
-            "CUDA_VISIBLE_DEVICES='' and 'bash train.sh', which installs the other beside it."
+            "The recipe trains on the CPU (trainer.device=cpu), and vLLM's build for it is not installed here: start "
+            "it with CUDA_VISIBLE_DEVICES='' and 'bash train.sh', which installs it, or install requirements/cpu.txt."
         )
     if not any(shutil.which(compiler) for compiler in ("g++", "c++", "clang++")):
         raise LaunchError("No C++ compiler found, and vLLM compiles its CPU sampler with one: install g++.")
@@ -131,8 +131,9 @@ def check_plugin(environ: Mapping[str, str], config: DictConfig | None = None) -
     if check.returncode:
         detail = check.stderr.strip().splitlines()[-1]
         raise LaunchError(
-            f"verl did not load the Workflow-R1 plug-in ({detail}): reinstall it with "
-            "'pip install --no-deps -e .' and leave VERL_USE_EXTERNAL_PLUGINS unset."
+            f"verl did not load the Workflow-R1 plug-in ({detail}): reinstall it, a checkout with "
+            "'pip install --no-deps -e .', a wheel with 'pip install --no-deps --force-reinstall', and leave "
+            "VERL_USE_EXTERNAL_PLUGINS unset."
         )
     if unknown := [line for line in check.stdout.splitlines() if line.startswith(_NAMED)]:
         raise LaunchError(unknown[0])
