@@ -55,3 +55,9 @@ def test_what_a_release_does_not_have_is_an_import_error(monkeypatch: pytest.Mon
 
     with pytest.raises(ImportError, match=r"this release of verl has no verl\.trainer\.ppo\.core_algos:gone"):
         upstream.replaces_verls(gone)
+
+
+def test_a_module_that_cannot_be_imported_is_left_out_and_says_why(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(upstream, "LEFT_OUT", {})
+    upstream.import_when_imported("sys", "no_such_module")
+    assert upstream.LEFT_OUT == {"no_such_module": "No module named 'workflow_r1.verl_plugin.no_such_module'"}

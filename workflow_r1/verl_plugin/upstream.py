@@ -6,7 +6,6 @@ everything with the last two.
 """
 
 import importlib
-import logging
 from collections.abc import Callable
 from pkgutil import resolve_name
 from typing import Any
@@ -76,7 +75,8 @@ PATCHED = {
 }
 """The names that no registry reaches, each replaced by one function of ours that has that name."""
 
-logger = logging.getLogger(__name__)
+LEFT_OUT: dict[str, str] = {}
+"""Our modules that this environment cannot import, and why: `import_when_imported` fills it."""
 
 
 def __getattr__(name: str) -> Any:
@@ -105,13 +105,13 @@ def import_when_imported(trigger: str, module: str) -> None:
     """Import our module of the plug-in as soon as verl's module `trigger` is imported.
 
     One that needs what is not installed, or what this release of verl does not have, is left out, so that whoever
-    wants the loss alone is not kept from training; `workflow-r1 train` says what is not registered.
+    wants the loss alone is not kept from training; `workflow-r1 train` says what is not registered, and why.
     """
 
     def attempt(_: Any) -> None:
         try:
             importlib.import_module(f"workflow_r1.verl_plugin.{module}")
         except ImportError as error:
-            logger.info("Not registered with verl: workflow_r1.verl_plugin.%s (%s)", module, error)
+            LEFT_OUT[module] = str(error)
 
     register_post_import_hook(attempt, trigger)

@@ -23,8 +23,9 @@ import json, sys, verl
 if "workflow_r1.verl_plugin" not in sys.modules:
     sys.exit("its entry point was not loaded")
 from workflow_r1.verl_plugin.check import missing_registrations, unknown_names
+from workflow_r1.verl_plugin.upstream import LEFT_OUT
 if missing := missing_registrations():
-    sys.exit("not registered: " + ", ".join(missing))
+    sys.exit("not registered: " + ", ".join([*missing, *LEFT_OUT.values()]))
 for sentence in unknown_names(json.loads(sys.argv[1])):
     print(sentence)
 """
