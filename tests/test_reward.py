@@ -167,7 +167,19 @@ async def test_every_kind_of_finite_number_is_a_reward(file: Path, one: Any):
 
 
 NO_REWARD = [
-    *(None, "1.0", b"1", float("nan"), float("inf"), -float("inf"), [1.0], 1j, torch.ones(2), 10**400, object()),
+    *(
+        None,
+        "1.0",
+        b"1",
+        float("nan"),
+        float("inf"),
+        -float("inf"),
+        [1.0],
+        1j,
+        torch.ones(2),
+        10**400,
+        pytest.param(object(), id="an object"),
+    ),
     *({}, {"acc": 1.0}, {"reward": None}, {"reward": 1, "acc": "1"}, {"reward": 1, "a/b": 1}, {"reward": 1, 2: 1}),
 ]
 
