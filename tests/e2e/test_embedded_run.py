@@ -33,8 +33,8 @@ def test_the_first_line_says_what_is_real_and_what_is_small(interrupted):
 
 
 def test_every_step_is_a_line(interrupted):
-    assert "validation at step 0: EM" in interrupted
-    assert f"step   1/{STEPS}  reward" in interrupted
+    assert "validation at step 0: acc" in interrupted
+    assert f"step   1/{STEPS}  acc" in interrupted
 
 
 def test_ctrl_c_leaves_no_process(embedded_run, interrupted):

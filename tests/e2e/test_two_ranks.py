@@ -60,7 +60,7 @@ def merged(run: Run, resumed: str) -> Path:
 
 
 def test_a_step_is_taken_and_shown_whatever_trackers_are_named(run: Run, trained: str) -> None:
-    assert "step   1/1  reward" in trained
+    assert "step   1/1  acc" in trained
     step = run.metrics[1]
     assert step["actor/grad_norm"] > 0
     assert step["rollout_corr/rollout_is_mean"] == pytest.approx(1, abs=0.05)
