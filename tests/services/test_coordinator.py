@@ -89,13 +89,13 @@ async def test_trajectories_of_all_processes_take_turns(connect, tmp_path):
         async def visit(connection: RunConnection, trajectory: str) -> None:
             slot = await connection.acquire("main", trajectory, 1)
             served.append(trajectory)
-            slot.release()
+            slot.finish(used=False)
 
         first = [asyncio.create_task(visit(greedy, "greedy")) for _ in range(20)]
         await asyncio.sleep(0.1)
         second = [asyncio.create_task(visit(modest, name)) for name in ("a", "b")]
         await asyncio.sleep(0.1)
-        held.release()
+        held.finish(used=False)
         await asyncio.gather(*first, *second)
     assert set(served[:4]) == {"greedy", "a", "b"}
     assert Counter(served) == {"greedy": 20, "a": 1, "b": 1}
@@ -110,7 +110,7 @@ async def test_what_a_dead_process_held_or_waited_for_is_free_again(connect, tmp
         await asyncio.sleep(0.1)
         assert not lives.done()
         await dying.aclose()
-        (await asyncio.wait_for(lives, timeout=2)).release()
+        (await asyncio.wait_for(lives, timeout=2)).finish(used=False)
         with pytest.raises(OperatorEndpointError, match="coordinator of the run's operators has gone"):
             await waits
 
@@ -122,7 +122,7 @@ async def test_a_cancelled_wait_takes_no_slot(connect, tmp_path):
         waits = asyncio.create_task(connection.acquire("main", "b", 1))
         await asyncio.sleep(0.05)
         waits.cancel()
-        held.release()
+        held.finish(used=False)
         await asyncio.wait_for(connection.acquire("main", "c", 1), timeout=2)
 
 

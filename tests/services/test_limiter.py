@@ -34,14 +34,12 @@ async def visit(limiter: Limiter, visits: list[Visit], trajectory="t", reach=0.0
     now = asyncio.get_running_loop().time
     slot = await limiter.acquire(trajectory, bound)
     try:
-        slot.used = True
         await asyncio.sleep(reach)
         arrived = now()
         await asyncio.sleep(seconds)
-        slot.tokens = bound if tokens is None else tokens
-        visits.append(Visit(arrived, now(), slot.tokens, trajectory))
+        visits.append(Visit(arrived, now(), bound if tokens is None else tokens, trajectory))
     finally:
-        slot.release()
+        slot.finish(True, tokens)
 
 
 requests = st.fixed_dictionaries(
@@ -137,7 +135,7 @@ def test_a_slot_that_was_not_used_does_not_count():
     async def run() -> float:
         limiter = Limiter(Limits(requests_per_minute=1))
         for _ in range(5):
-            (await limiter.acquire("t", 1)).release()
+            (await limiter.acquire("t", 1)).finish(used=False)
         return asyncio.get_running_loop().time()
 
     assert run_in_virtual_time(run()) == 0
@@ -151,9 +149,9 @@ def test_whoever_is_cancelled_leaves_its_place_to_the_next():
         await asyncio.sleep(0)
         waiting[0].cancel()  # while it waits
         await asyncio.sleep(0)
-        held.release()
+        held.finish(used=False)
         waiting[1].cancel()  # when it has just been granted
         slot = await asyncio.wait_for(waiting[2], timeout=1)
-        slot.release()
+        slot.finish(used=False)
 
     run_in_virtual_time(run())

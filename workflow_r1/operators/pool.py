@@ -7,14 +7,15 @@ from dataclasses import replace
 from typing import Any
 from uuid import uuid4
 
+from workflow_r1.operators.asker import Asker
 from workflow_r1.operators.builtin import WARNING_OP
 from workflow_r1.operators.registry import select_operators
-from workflow_r1.operators.spec import Accept, Ask, Inputs, OperatorInputError, OperatorSpec
+from workflow_r1.operators.spec import Inputs, OperatorInputError, OperatorSpec
 from workflow_r1.services.cache import ReplyCache
 from workflow_r1.services.corpus import open_corpus
 from workflow_r1.services.errors import OperatorConfigError, OperatorEndpointError, PromptTooLongError
 from workflow_r1.services.health import check_service
-from workflow_r1.services.request import ChatRequest, Completes, Message, Tally
+from workflow_r1.services.request import ChatRequest, Tally
 from workflow_r1.services.result import OperatorResult
 from workflow_r1.services.service import EndpointSettings
 from workflow_r1.services.services import Services
@@ -140,7 +141,7 @@ class OperatorPool:
     async def _run(self, spec: OperatorSpec, inputs: Inputs, trajectory: str) -> OperatorResult:
         name, started, tally = spec.name, _now(), Tally()
         try:
-            result = OperatorResult(name, await spec.run(inputs, self._ask(spec, trajectory, tally)) or "(no reply)")
+            result = OperatorResult(name, await spec.run(inputs, self._asker(spec, trajectory, tally)) or "(no reply)")
         except OperatorEndpointError as error:
             # The declaration's part of the prompt is always the same: where that is most of it, the user has to act.
             length = sum(len(value) for values in inputs.values() for value in values)
@@ -153,43 +154,23 @@ class OperatorPool:
         cost = service.cost(tally.requests, tally.prompt_tokens, tally.completion_tokens)
         return replace(result, seconds=_now() - started, cost=cost, **vars(tally))
 
-    def _ask(self, spec: OperatorSpec, trajectory: str, tally: Tally) -> Ask:
-        client, service = self._client(), self._service_of(spec)
+    def _asker(self, spec: OperatorSpec, trajectory: str, tally: Tally) -> Asker:
+        service = self._service_of(spec)
         endpoint, seed = self.settings.services[service], self.settings.seed
-
-        async def complete(messages: Sequence[Message], sample: int) -> str:
-            request = ChatRequest(
-                model=endpoint.model if isinstance(endpoint, EndpointSettings) else "",
-                messages=messages,
-                temperature=spec.sampling.temperature,
-                max_tokens=spec.sampling.max_tokens,
-                seed=None if seed is None or spec.sampling.temperature == 0 else seed + sample,
-                sample=sample,
-                service=service,
-                fields=endpoint.request if isinstance(endpoint, EndpointSettings) else {},
-                trajectory=trajectory,
-            )
-            return await client.complete(request, tally)
-
-        async def ask(messages: Sequence[Message], *, sample: int, hint: str, accept: Accept) -> str:
-            reply = await complete(messages, sample)
-            for _ in range(self.settings.max_reasks):
-                if accept(reply):
-                    break
-                tally.reasks += 1
-                try:
-                    reply = await complete(_asked_again(messages, reply, hint), sample)
-                except PromptTooLongError:  # by the reply that is part of it now
-                    break
-            return reply
-
-        return ask
+        request = ChatRequest(
+            model=endpoint.model if isinstance(endpoint, EndpointSettings) else "",
+            messages=(),
+            temperature=spec.sampling.temperature,
+            max_tokens=spec.sampling.max_tokens,
+            seed=None if spec.sampling.temperature == 0 else seed,
+            service=service,
+            fields=endpoint.request if isinstance(endpoint, EndpointSettings) else {},
+            trajectory=trajectory,
+        )
+        return Asker(self._services(), request, self.settings.max_reasks, tally)
 
     def _service_of(self, spec: OperatorSpec) -> str:
         return self.settings.service_of(spec.name, spec.endpoint)
-
-    def _client(self) -> Completes:
-        return self._services()
 
     def _services(self) -> Services:
         loop = asyncio.get_running_loop()
@@ -223,14 +204,6 @@ class OperatorPool:
 def _unavailable(name: str) -> str:
     """What the policy reads; where the service is and why it failed is none of its business."""
     return f"{name} is not available right now: the call was not served."
-
-
-def _asked_again(messages: Sequence[Message], reply: str, hint: str) -> list[Message]:
-    if reply.strip():
-        return [*messages, {"role": "assistant", "content": reply}, {"role": "user", "content": hint}]
-    # Endpoints refuse an empty assistant message.
-    *earlier, last = messages
-    return [*earlier, {**last, "content": f"{last['content']}\n\n{hint}"}]
 
 
 def _now() -> float:

@@ -162,19 +162,17 @@ class _Slots:
             del self._waiting[number]
         self._send({"granted": number})
 
-    def release(self, number: int, used: bool, tokens: int) -> None:
+    def release(self, number: int, used: bool, tokens: int | None) -> None:
         if number in self._waiting:
             self._waiting[number].cancel()
         elif slot := self._held.pop(number, None):
-            slot.used, slot.tokens = used, tokens
-            slot.release()
+            slot.finish(used, tokens)
 
     def release_all(self) -> None:
         for task in self._waiting.values():
             task.cancel()
         for slot in self._held.values():
-            slot.used = True  # nobody knows
-            slot.release()
+            slot.finish(used=True)  # nobody knows
         self._held.clear()
 
     def _send(self, message: dict[str, Any]) -> None:

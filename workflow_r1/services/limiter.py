@@ -5,7 +5,7 @@ Libraries (aiolimiter, limits) serve who came first, and give no token back that
 
 import asyncio
 from collections import OrderedDict, deque
-from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Protocol
 
 from pydantic import BaseModel, Field
@@ -27,22 +27,18 @@ class Limits(BaseModel):
     tokens_per_minute: int | None = Field(default=None, ge=1)
 
 
-class Slot:
-    """The right to make one request; `release` it when the request has ended.
+class Slot(Protocol):
+    """The right to make one request."""
 
-    Attributes:
-        used: whether the request was made; set it before.
-        tokens: what counts towards the limit: at first the bound that was asked for, after the
-            reply what it really took.
-    """
+    def finish(self, used: bool, tokens: int | None = None) -> None:
+        """Give it back, once.
 
-    def __init__(self, tokens: int, release: Callable[["Slot"], None]) -> None:
-        self.tokens = tokens
-        self.used = False
-        self._release = release
-
-    def release(self) -> None:
-        self._release(self)
+        Args:
+            used: whether the request reached the service, or may have.
+            tokens: what it really took, prompt and completion together; None where nobody knows, so that the bound
+                that was asked for counts.
+        """
+        ...
 
 
 class Admission(Protocol):
@@ -86,7 +82,7 @@ class Limiter:
             return await future
         except asyncio.CancelledError:
             if future.done() and not future.cancelled():
-                future.result().release()
+                future.result().finish(used=False)
             raise
 
     def _serve(self) -> None:
@@ -110,24 +106,21 @@ class Limiter:
             and (limits.tokens_per_minute is None or self._tokens + tokens <= limits.tokens_per_minute)
         )
 
-    def _grant(self, reserved: int) -> Slot:
-        loop = asyncio.get_running_loop()
-        granted = loop.time()
+    def _grant(self, tokens: int) -> "_GrantedSlot":
         self._in_flight += 1
         self._requests += 1
-        self._tokens += reserved
+        self._tokens += tokens
+        return _GrantedSlot(self, tokens, asyncio.get_running_loop().time())
 
-        def release(slot: Slot) -> None:
-            self._in_flight -= 1
-            self._tokens += slot.tokens - reserved
-            forget_at = min(loop.time(), granted + _REACH) + self._window
-            if slot.used and self._counts_minutes:
-                loop.call_at(forget_at, self._forget, slot.tokens)
-                self._serve()
-            else:
-                self._forget(slot.tokens)
-
-        return Slot(reserved, release)
+    def _finish(self, slot: "_GrantedSlot", used: bool, tokens: int) -> None:
+        loop = asyncio.get_running_loop()
+        self._in_flight -= 1
+        self._tokens += tokens - slot.tokens
+        if used and self._counts_minutes:
+            loop.call_at(min(loop.time(), slot.granted + _REACH) + self._window, self._forget, tokens)
+            self._serve()
+        else:
+            self._forget(tokens)
 
     @property
     def _counts_minutes(self) -> bool:
@@ -137,3 +130,15 @@ class Limiter:
         self._requests -= 1
         self._tokens -= tokens
         self._serve()
+
+
+@dataclass(frozen=True)
+class _GrantedSlot:
+    """A slot of `limiter` with `tokens` reserved, granted at that time of the event loop."""
+
+    limiter: Limiter
+    tokens: int
+    granted: float
+
+    def finish(self, used: bool, tokens: int | None = None) -> None:
+        self.limiter._finish(self, used, self.tokens if tokens is None else tokens)

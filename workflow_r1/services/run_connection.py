@@ -5,7 +5,7 @@ import itertools
 import json
 import logging
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -46,12 +46,12 @@ class RunConnection:
         number = next(self._numbers)
         granted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting[number] = granted
-        self._send({"acquire": [number, service, trajectory, tokens]})
-        slot = Slot(tokens, lambda slot: self._send({"release": [number, slot.used, slot.tokens]}))
+        self.send({"acquire": [number, service, trajectory, tokens]})
+        slot = _RemoteSlot(self, number)
         try:
             await granted
         except asyncio.CancelledError:
-            slot.release()
+            slot.finish(used=False)
             raise
         finally:
             self._waiting.pop(number, None)
@@ -66,7 +66,7 @@ class RunConnection:
         except OperatorEndpointError as error:
             logger.warning("A call is missing in the run's ledger. %s", error)
         else:
-            self._send({"result": fields})
+            self.send({"result": fields})
 
     async def aclose(self) -> None:
         if self._listener is not None:
@@ -123,6 +123,17 @@ class RunConnection:
         else:
             future.set_exception(OperatorEndpointError("The run's coordinator does not know the service."))
 
-    def _send(self, message: dict[str, Any]) -> None:
+    def send(self, message: dict[str, Any]) -> None:
         if self._writer is not None:
             self._writer.write(json.dumps(message).encode() + b"\n")
+
+
+@dataclass(frozen=True)
+class _RemoteSlot:
+    """What the coordinator keeps under a number of this connection: a slot, or a place in the queue."""
+
+    connection: RunConnection
+    number: int
+
+    def finish(self, used: bool, tokens: int | None = None) -> None:
+        self.connection.send({"release": [self.number, used, tokens]})

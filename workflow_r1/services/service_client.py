@@ -78,24 +78,25 @@ class ServiceClient(ABC):
         async with self._breaker.permit(service.call_timeout - clock.seconds) as permit:
             with clock.stopped():
                 slot = await self._admission.acquire(request.trajectory, request.most_tokens)
+            used, tokens = False, None
             try:
                 permit.confirm()
                 tally.requests += 1
-                slot.used = True
+                used = True
                 seconds = min(service.attempt_timeout, service.call_timeout - clock.seconds)
                 reply = await self._timed(request, seconds)
             except OperatorEndpointError as fault:
                 if fault.status is not None:
-                    slot.tokens = 0  # refused; without an answer nobody knows what was generated
+                    tokens = 0  # refused; without an answer nobody knows what was generated
                 raise
             else:
-                slot.tokens = reply.tokens or slot.tokens  # not all count them
+                tokens = reply.tokens or None  # not all count them
                 tally.count(reply)
                 if reply.fault is not None:
                     raise reply.fault
                 return reply.text
             finally:
-                slot.release()
+                slot.finish(used, tokens)
 
     async def _timed(self, request: ChatRequest, seconds: float) -> Reply:
         try:
