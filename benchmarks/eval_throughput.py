@@ -37,7 +37,7 @@ from rich.table import Table
 
 from workflow_r1.evaluation.baselines import BASELINES
 from workflow_r1.evaluation.config import RunSettings
-from workflow_r1.evaluation.execution import execute, prepare
+from workflow_r1.evaluation.execution import execute, prepare_run
 from workflow_r1.evaluation.opening import open_system
 from workflow_r1.evaluation.record import ResultStore
 from workflow_r1.evaluation.runner import evaluate, missing
@@ -90,7 +90,7 @@ async def seconds(system: str, policy_url: str, questions: Path) -> tuple[float,
     chosen = {"policy": policy_url, "model": "m"} if system == "policy" else {"baseline": system}
     settings = RunSettings.model_validate({**chosen, "prompt": "none", "benchmarks": [str(questions)]})
     with tempfile.TemporaryDirectory() as folder:
-        run = prepare(system, settings, Path(folder) / "run")
+        run = prepare_run(system, settings, Path(folder) / "run")
         with closing(ResultStore(run.folder, run.identity)) as store:
             async with open_system(settings, run.folder, print) as opened:
                 work = missing(run.examples, 1, store)
@@ -125,7 +125,7 @@ async def cost(baseline: str, questions: Path) -> dict[str, float]:
     """What a question costs with `baseline`: requests and tokens at the operators' endpoint, and the client's CPU."""
     settings = RunSettings(baseline=baseline, benchmarks=(str(questions),))
     with tempfile.TemporaryDirectory() as folder:
-        run = prepare(baseline, settings, Path(folder))
+        run = prepare_run(baseline, settings, Path(folder))
         with closing(ResultStore(run.folder, run.identity)) as store:
             async with open_system(settings, run.folder, print) as opened:
                 assert isinstance(opened, Baseline)

@@ -11,7 +11,7 @@ from support.scripted_endpoint import after_the_checks, error
 
 from workflow_r1.evaluation.config import Comparison, RunSettings
 from workflow_r1.evaluation.errors import EvaluationError
-from workflow_r1.evaluation.execution import execute, execute_all, prepare
+from workflow_r1.evaluation.execution import execute, execute_all, prepare_run
 from workflow_r1.evaluation.record import Record
 from workflow_r1.evaluation.summary import Summary
 from workflow_r1.reward import RewardError
@@ -22,7 +22,7 @@ QUIET = Console(quiet=True)
 
 
 async def run(settings: RunSettings, folder: Path) -> Summary:
-    return (await execute(prepare("run", settings, folder), QUIET))[0]
+    return (await execute(prepare_run("run", settings, folder), QUIET))[0]
 
 
 def records(folder: Path) -> list[Record]:

@@ -14,7 +14,7 @@ from rich.console import Console
 from support.waiting import wait_until
 
 from workflow_r1.evaluation.config import RunSettings
-from workflow_r1.evaluation.execution import execute, prepare
+from workflow_r1.evaluation.execution import execute, prepare_run
 from workflow_r1.evaluation.record import Record
 from workflow_r1.evaluation.summary import Summary
 from workflow_r1.world.server import RunningServer
@@ -54,7 +54,7 @@ def test_killed_and_started_again_it_ends_as_if_it_had_never_stopped(
 ) -> None:
     questions = world.write_parquet(tmp_path / "data", train=2, validation=QUESTIONS)[1]
     settings = RunSettings(policy=policy.base_url, prompt="none", benchmarks=(str(questions),))
-    asyncio.run(execute(prepare("whole", settings, tmp_path / "whole"), Console(quiet=True)))
+    asyncio.run(execute(prepare_run("whole", settings, tmp_path / "whole"), Console(quiet=True)))
     policy.endpoint.asked.clear()
 
     moments = sorted(random.sample(range(QUESTIONS), KILLS))

@@ -35,7 +35,7 @@ def eval_(
     The operators' model is the one of OPERATOR_BASE_URL, OPERATOR_API_KEY and OPERATOR_MODEL_NAME. Results are kept
     as they come: the same command goes on where it was stopped, and asks again only what an endpoint failed to serve.
     """
-    from workflow_r1.evaluation.execution import execute, prepare
+    from workflow_r1.evaluation.execution import execute, prepare_run
     from workflow_r1.evaluation.report import run_grids
 
     def run() -> int:
@@ -44,7 +44,7 @@ def eval_(
         title = name or settings.baseline or Path(policy).name
         folder = output or Path("outputs/eval") / title
         console = TextConsole()
-        summary, _ = asyncio.run(execute(prepare(title, settings, folder), console))
+        summary, _ = asyncio.run(execute(prepare_run(title, settings, folder), console))
         for grid in run_grids(summary):
             console.print(grid.to_rich())
         console.print(f"Results, tables and chart: {folder}")

@@ -41,7 +41,7 @@ class Prepared:
     reward: Reward
 
 
-def prepare(name: str, settings: RunSettings, folder: Path) -> Prepared:
+def prepare_run(name: str, settings: RunSettings, folder: Path) -> Prepared:
     """Load a run's questions and check its settings.
 
     Raises:
@@ -140,10 +140,10 @@ async def execute_all(comparison: Comparison, folder: Path, console: Console) ->
         The tables, and how many questions of all runs an endpoint failed to serve.
 
     Raises:
-        As `prepare` and `execute`.
+        As `prepare_run` and `execute`.
     """
     # All are prepared before the first starts, so that a wrong path does not show hours in.
-    prepared = [prepare(name, settings, folder / name) for name, settings in comparison.runs.items()]
+    prepared = [prepare_run(name, settings, folder / name) for name, settings in comparison.runs.items()]
     outcomes = {run.name: await execute(run, console) for run in prepared}
     summaries = [summary for summary, _ in outcomes.values()]
     core = common_core(summaries)

@@ -99,7 +99,8 @@ def train(overrides: Sequence[str], recipe: str | None = None) -> int:
         if template:
             console.print("The policy has no chat template that will do and gets another: docs/models.md says which.")
             overrides = [*overrides, f"actor_rollout_ref.model.custom_chat_template={quoted(template)}"]
-        for note in filter(None, [lost_text, preflight.clip_range_warning(config), *preflight.unread_notes(config)]):
+        warnings = [lost_text, preflight.clip_range_warning(config), preflight.several_outputs_note(config)]
+        for note in filter(None, [*warnings, *preflight.unread_notes(config)]):
             console.print(note, style="yellow")
         if needs_policy:
             overrides = [*overrides, f"actor_rollout_ref.model.path={quoted(embedded_policy(config))}"]
