@@ -19,7 +19,7 @@ from verl.experimental.agent_loop.agent_loop import AgentLoopOutput
 from workflow_r1.operators import OperatorEndpointError, OperatorPool, OperatorSettings
 from workflow_r1.protocol import TAGS
 from workflow_r1.rollout import RolloutLimits
-from workflow_r1.services.request import ChatRequest, Completes, Tally
+from workflow_r1.services.request import ChatRequest, Tally
 from workflow_r1.trajectory import EndedBy, Trajectory
 from workflow_r1.verl_plugin import agent_loop
 from workflow_r1.verl_plugin.reward_manager import WorkflowRewardManager
@@ -70,16 +70,10 @@ by_ending = pytest.mark.parametrize("ending", ENDINGS.values(), ids=ENDINGS.keys
 by_tokenizer = pytest.mark.parametrize("tokenizer", TOKENIZERS.values(), ids=TOKENIZERS.keys())
 
 
-class ScriptedPool(OperatorPool):
+def scripted_pool(replies: Iterable[str | Exception]) -> OperatorPool:
     """The real operators at an endpoint that gives these replies over and over; an error among them is raised."""
-
-    def __init__(self, replies: Iterable[str | Exception]):
-        settings = OperatorSettings.from_env({}, base_url="http://nowhere", api_key="none", model="m", cache="off")
-        super().__init__(settings)
-        self._endpoint = _Endpoint(cycle(replies))
-
-    def _client(self) -> Completes:
-        return self._endpoint
+    settings = OperatorSettings.from_env({}, base_url="http://nowhere", api_key="none", model="m", cache="off")
+    return OperatorPool(settings, client=_Endpoint(cycle(replies)))
 
 
 class _Endpoint:
@@ -110,7 +104,7 @@ async def earned(
     **limits: Any,
 ) -> Trajectory:
     """Roll out and score, check that the policy is held to its own words alone, and return the trajectory."""
-    monkeypatch.setattr(agent_loop, "_operator_pool", lambda config: ScriptedPool(replies))
+    monkeypatch.setattr(agent_loop, "_operator_pool", lambda config: scripted_pool(replies))
     server = FakeServer(tokenizer, samples)
     loop = BareAgentLoop(tokenizer, server, 4096, RolloutLimits(max_malformed_turns=1, **limits))
     columns = {

@@ -7,7 +7,7 @@ from workflow_r1.operators import OperatorPool
 from workflow_r1.protocol import parse_turn
 from workflow_r1.rollout import RolloutLimits, rollout
 from workflow_r1.trajectory import Trajectory
-from workflow_r1.world.in_process import InProcessPool
+from workflow_r1.world.in_process import in_process_pool
 from workflow_r1.world.scripted import BEHAVIOURS, start_session
 from workflow_r1.world.server import SimulatedEndpoint, running_server
 from workflow_r1.world.simulated_llm import MODEL_NAME, SimulatedLLM
@@ -26,7 +26,7 @@ async def mean_em(behaviour: str, questions: list[Question], world: World, pool:
 
 
 async def test_a_better_workflow_earns_more(world: World) -> None:
-    pool = InProcessPool(SimulatedLLM(world))
+    pool = in_process_pool(SimulatedLLM(world))
     questions, _ = world.split(train=600, validation=0)
     single = [question for question in questions if question.query.hops == 1]
     two_hop = [question for question in questions if question.query.hops == 2]
@@ -43,7 +43,7 @@ async def test_a_better_workflow_earns_more(world: World) -> None:
 
 @pytest.mark.parametrize("name", BEHAVIOURS)
 async def test_a_script_writes_well_formed_turns_and_answers(world: World, name: str) -> None:
-    pool = InProcessPool(SimulatedLLM(world))
+    pool = in_process_pool(SimulatedLLM(world))
     for question in world.questions[::100]:
         trajectory = await execute(name, question, world, pool)
         assert trajectory.num_malformed == 0
@@ -54,7 +54,7 @@ async def test_a_script_writes_well_formed_turns_and_answers(world: World, name:
 
 
 async def test_a_script_runs_over_http_as_in_process(world: World) -> None:
-    direct = InProcessPool(SimulatedLLM(world))
+    direct = in_process_pool(SimulatedLLM(world))
     with running_server(SimulatedEndpoint(SimulatedLLM(world))) as server:
         endpoint = {"base_url": server.base_url, "api_key": "any", "model": MODEL_NAME}
         async with OperatorPool.from_env({}, **endpoint, seed=0) as pool:

@@ -14,7 +14,7 @@ from workflow_r1.operators.builtin import (
 )
 from workflow_r1.operators.reply import extract_tag, has_tag
 from workflow_r1.operators.spec import OperatorSpec
-from workflow_r1.world.in_process import InProcessPool
+from workflow_r1.world.in_process import in_process_pool
 from workflow_r1.world.server import SimulatedEndpoint, running_server
 from workflow_r1.world.simulated_llm import MODEL_NAME, ChatMessage, CompletionRequest, SimulatedLLM
 from workflow_r1.world.world import Question, World
@@ -130,7 +130,7 @@ async def test_the_in_process_pool_replies_as_the_pool_over_http(world: World) -
             (MultiAnswerGenerate.name, question.text),
             (ScEnsemble.name, f"<query>{question.text}</query><solution>Tolen</solution><solution>Maris</solution>"),
         ]
-    direct = InProcessPool(SimulatedLLM(world))
+    direct = in_process_pool(SimulatedLLM(world))
     with running_server(SimulatedEndpoint(SimulatedLLM(world), api_key="secret")) as server:
         environ = {
             "OPERATOR_BASE_URL": server.base_url,

@@ -21,7 +21,7 @@ from workflow_r1.system.cache_dir import cache_dir
 from workflow_r1.trajectory import Trajectory
 from workflow_r1.world import imitation, tiny_policy
 from workflow_r1.world.demonstrations import demonstrate, tokenise
-from workflow_r1.world.in_process import InProcessPool
+from workflow_r1.world.in_process import in_process_pool
 from workflow_r1.world.language import parse_query
 from workflow_r1.world.simulated_llm import SimulatedLLM
 from workflow_r1.world.tiny_policy import cold_start, ensure_tiny_policy
@@ -131,7 +131,7 @@ class SampledSession:
 async def sampled(path: Path, world: World, questions: list[Question]) -> list[Trajectory]:
     """One trajectory of the policy in `path` for each question."""
     model, tokenizer = AutoModelForCausalLM.from_pretrained(path), AutoTokenizer.from_pretrained(path)
-    pool = InProcessPool(SimulatedLLM(world))
+    pool = in_process_pool(SimulatedLLM(world))
     trajectories = []
     for question in questions:
         prompt = tokenizer.apply_chat_template(

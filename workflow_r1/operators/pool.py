@@ -15,7 +15,7 @@ from workflow_r1.services.cache import ReplyCache
 from workflow_r1.services.corpus import open_corpus
 from workflow_r1.services.errors import OperatorConfigError, OperatorEndpointError, PromptTooLongError
 from workflow_r1.services.health import check_service
-from workflow_r1.services.request import ChatRequest, Tally
+from workflow_r1.services.request import ChatRequest, Completes, Tally
 from workflow_r1.services.result import OperatorResult
 from workflow_r1.services.service import EndpointSettings
 from workflow_r1.services.services import Services
@@ -32,6 +32,7 @@ class OperatorPool:
         settings: the services that they ask.
         operators: the names of the operators on offer, in this order; None for all but Search.
         modules: importable modules with `OperatorSpec`s of one's own.
+        client: answers every request in place of the services.
 
     Attributes:
         usage: what all calls of this pool took; replace it with a fresh one to start anew.
@@ -42,12 +43,17 @@ class OperatorPool:
     """
 
     def __init__(
-        self, settings: OperatorSettings, operators: Sequence[str] | None = None, modules: Sequence[str] = ()
+        self,
+        settings: OperatorSettings,
+        operators: Sequence[str] | None = None,
+        modules: Sequence[str] = (),
+        client: Completes | None = None,
     ) -> None:
         self.settings = settings
         self.usage = UsageMeter()
         self._specs = select_operators(operators, modules)
         self._modules = tuple(modules)
+        self._client = client
         self._service_names = {name: self._service_of(spec) for name, spec in self._specs.items()}
         self._cache = ReplyCache.of(settings)
         search = settings.search if SEARCH in self._service_names.values() else None
@@ -167,7 +173,7 @@ class OperatorPool:
             fields=endpoint.request if isinstance(endpoint, EndpointSettings) else {},
             trajectory=trajectory,
         )
-        return Asker(self._services(), request, self.settings.max_reasks, tally)
+        return Asker(self._client or self._services(), request, self.settings.max_reasks, tally)
 
     def _service_of(self, spec: OperatorSpec) -> str:
         return self.settings.service_of(spec.name, spec.endpoint)

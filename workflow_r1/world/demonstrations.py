@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any
 
+from workflow_r1.operators import OperatorPool
 from workflow_r1.policy.scripted_session import Script, ScriptedSession
 from workflow_r1.protocol import STOP_STRINGS
 from workflow_r1.rollout import RolloutLimits, rollout
-from workflow_r1.world.in_process import InProcessPool
+from workflow_r1.world.in_process import in_process_pool
 from workflow_r1.world.language import Query
 from workflow_r1.world.scripted import BEHAVIOURS, Behaviour
 from workflow_r1.world.simulated_llm import SimulatedLLM
@@ -52,7 +53,7 @@ def demonstrate(world: World, count: int) -> Iterator[Demonstration]:
     """Execute `count` workflows on questions about other facts than the world's own."""
     rng = random.Random(f"demonstrations {world.seed}")
     worlds = [World.build(world.seed, variant) for variant in range(1, VARIANTS + 1)]
-    pools = [InProcessPool(SimulatedLLM(variant)) for variant in worlds]
+    pools = [in_process_pool(SimulatedLLM(variant)) for variant in worlds]
     by_hops = [{hops: [q for q in w.questions if q.query.hops == hops] for hops in (1, 2)} for w in worlds]
 
     async def run() -> list[Demonstration]:
@@ -67,7 +68,7 @@ def demonstrate(world: World, count: int) -> Iterator[Demonstration]:
     yield from asyncio.run(run())
 
 
-async def _execute(query: Query, world: World, pool: InProcessPool, rng: random.Random) -> Demonstration:
+async def _execute(query: Query, world: World, pool: OperatorPool, rng: random.Random) -> Demonstration:
     practice = rng.random() < PRACTICE
     if practice:
         name = rng.choice(PRACTISED)

@@ -3,20 +3,14 @@
 from collections.abc import Sequence
 
 from workflow_r1.operators import OperatorPool, OperatorSettings
-from workflow_r1.services.request import ChatRequest, Completes, Tally
+from workflow_r1.services.request import ChatRequest, Tally
 from workflow_r1.world.simulated_llm import MODEL_NAME, CompletionRequest, SimulatedLLM
 
 
-class InProcessPool(OperatorPool):
+def in_process_pool(llm: SimulatedLLM, operators: Sequence[str] | None = None) -> OperatorPool:
     """An `OperatorPool` that asks `llm` directly, with seeds: the same calls have the same replies in any order."""
-
-    def __init__(self, llm: SimulatedLLM, operators: Sequence[str] | None = None):
-        settings = OperatorSettings.from_env({}, base_url="http://in-process", api_key="none", model=MODEL_NAME, seed=0)
-        super().__init__(settings, operators)
-        self._in_process_client = _InProcessClient(llm)
-
-    def _client(self) -> Completes:
-        return self._in_process_client
+    settings = OperatorSettings.from_env({}, base_url="http://in-process", api_key="none", model=MODEL_NAME, seed=0)
+    return OperatorPool(settings, operators, client=_InProcessClient(llm))
 
 
 class _InProcessClient:
