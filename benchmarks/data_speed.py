@@ -55,9 +55,10 @@ def write_source(folder: Path) -> None:
 
 CHECK = """
 import sys
-from omegaconf import OmegaConf
 from workflow_r1.runs.preflight import check_data
-check_data(OmegaConf.create({"data": {"train_files": sys.argv[1], "val_files": sys.argv[2]}}))
+from workflow_r1.runs.recipe import REFERENCE, compose_recipe, quoted
+files = [f"data.{name}={quoted(file)}" for name, file in zip(("train_files", "val_files"), sys.argv[1:])]
+check_data(compose_recipe(REFERENCE, files))
 """
 
 

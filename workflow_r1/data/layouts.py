@@ -1,7 +1,7 @@
 """Where each known column layout keeps the question and its gold answers."""
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from workflow_r1.data.errors import DataError, RowError
@@ -88,16 +88,16 @@ def read_examples(files: Sequence[SourceFile]) -> Iterator[Example]:
             extra = extra if isinstance(extra := row.get("extra_info"), dict) else {}
             noted = row.get("id"), row.get("_id"), extra.get("id")
             identity = next(filter(None, map(_label, noted)), f"{data_source}_{index}")
-            yield replace(_example(layout, row, name.unique(identity), data_source), extra_info=extra)
+            yield _example(layout, row, name.unique(identity), data_source, extra)
 
 
-def _example(layout: Layout, row: Row, name: str, data_source: str) -> Example:
+def _example(layout: Layout, row: Row, name: str, data_source: str, extra_info: Mapping[str, Any]) -> Example:
     question = ""
     try:
         question = layout.question(row)
-        return Example(name, question, layout.golds(row), data_source)
+        return Example(name, question, layout.golds(row), data_source, None, extra_info)
     except RowError as fault:
-        return Example(name, question, (), data_source, fault)
+        return Example(name, question, (), data_source, fault, extra_info)
 
 
 def _label(value: Any) -> str:

@@ -1,5 +1,6 @@
 """From sources of questions to the training and test files of a run, with a data card beside them."""
 
+import gc
 import hashlib
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -32,7 +33,8 @@ def prepare_dataset(
         DataError: a source, the tokenizer or the folder cannot be used.
     """
     counting = load_tokenizer(tokenizer) if tokenizer else None
-    selected = select_rows([open_source(source) for source in sources], selection)
+    with _without_garbage_collection():
+        selected = select_rows([open_source(source) for source in sources], selection)
     splits = {"train": selected.train, "test": selected.test}
     with _published(local_dir) as folder:
         for split, examples in splits.items():
@@ -59,6 +61,18 @@ def prepare_dataset(
         (folder / "card.json").write_text(card.model_dump_json(indent=2) + "\n", encoding="utf-8")
         (folder / "README.md").write_text(card.markdown(), encoding="utf-8")
     return card
+
+
+@contextmanager
+def _without_garbage_collection() -> Iterator[None]:
+    """Rows hold no cycles, and looking through hundreds of thousands of them for some takes a third of the time."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 @contextmanager

@@ -29,12 +29,12 @@ def row_question(row: Mapping[str, Any], prompt_key: str = "prompt") -> str:
     Raises:
         RowError: there is none, or it is no text.
     """
-    prompt = row.get(prompt_key)
-    messages = prompt if isinstance(prompt, list) else []
-    asked = [_field(message, "content") for message in messages if _field(message, "role") == "user"]
     for value in (row.get("question"), _field(row.get("extra_info"), "question")):
         if isinstance(value, str) and (text := read_text(value)):
             return text
+    prompt = row.get(prompt_key)
+    messages = prompt if isinstance(prompt, list) else []
+    asked = [_field(message, "content") for message in messages if _field(message, "role") == "user"]
     if asked and (text := read_text(asked[-1])):
         return text
     if prompt is not None and not isinstance(prompt, list):
