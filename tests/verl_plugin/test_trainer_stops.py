@@ -54,9 +54,8 @@ class Trainer(WorkflowTrainer):
         self.global_steps, self.total_training_steps, self.steps_per_epoch = start, STEPS, 100
         self.trainer_mode, self._stop_reason, self._saved_step, self._data_position = "sync", None, start, None
         self.checkpoint_manager: Any = Servers()
-        self.replay_buffer = SimpleNamespace(
-            stop_reason=lambda: None, watch=lambda _: None, take_lost=lambda _: 0, take_unscored=lambda: 0.0
-        )
+        self.recorder = SimpleNamespace(stop_reason=lambda: None, take_unscored=lambda: 0.0)
+        self.replay_buffer = SimpleNamespace(watch=lambda _: None, take_lost=lambda _: 0, recorder=self.recorder)
         self.train_dataloader = StatefulDataLoader(range(40), batch_size=2)
         if data_position is not None:
             self.train_dataloader.load_state_dict(data_position)
@@ -117,7 +116,7 @@ def test_a_run_without_a_reason_to_stop_goes_to_its_end(monkeypatch: pytest.Monk
 
 def test_a_budget_stop_saves_its_step_while_the_servers_sleep_and_logs_it(monkeypatch: pytest.MonkeyPatch):
     trainer = Trainer(monkeypatch)
-    trainer.replay_buffer.stop_reason = lambda: "The budget is spent." if trainer.global_steps == 2 else None
+    trainer.recorder.stop_reason = lambda: "The budget is spent." if trainer.global_steps == 2 else None
     assert run(trainer) == "The budget is spent."
     assert [(step, awake) for step, _, awake in trainer.saved] == [(2, False)]
     assert trainer.logged[2]["loss"] == 0.5
@@ -126,14 +125,14 @@ def test_a_budget_stop_saves_its_step_while_the_servers_sleep_and_logs_it(monkey
 
 def test_a_step_that_verl_has_saved_is_not_saved_again(monkeypatch: pytest.MonkeyPatch):
     trainer = Trainer(monkeypatch, "trainer.save_freq=1")
-    trainer.replay_buffer.stop_reason = lambda: "The budget is spent." if trainer.global_steps == 2 else None
+    trainer.recorder.stop_reason = lambda: "The budget is spent." if trainer.global_steps == 2 else None
     assert run(trainer) == "The budget is spent."
     assert steps_saved(trainer) == [1, 2]
 
 
 def test_a_budget_that_the_last_step_spends_stops_nothing(monkeypatch: pytest.MonkeyPatch):
     trainer = Trainer(monkeypatch)
-    trainer.replay_buffer.stop_reason = lambda: "The budget is spent." if trainer.global_steps == STEPS else None
+    trainer.recorder.stop_reason = lambda: "The budget is spent." if trainer.global_steps == STEPS else None
     assert run(trainer) is None
 
 
@@ -187,7 +186,7 @@ def test_a_lost_validation_at_either_end_of_a_run_is_said_too(
 def test_a_validations_losses_are_logged(monkeypatch: pytest.MonkeyPatch):
     trainer = Trainer(monkeypatch)
     trainer.replay_buffer.take_lost = lambda partition: {"val": 1}[partition]
-    trainer.replay_buffer.take_unscored = lambda: 0.25
+    trainer.recorder.take_unscored = lambda: 0.25
     assert run(trainer) is None
     lost = {"workflow/validation_rollouts_lost": 1, "workflow/validation_unscored": 0.25}
     assert trainer.logged[2] == {"loss": 0.5, "val": 1.0, **lost}
@@ -199,7 +198,7 @@ def test_why_it_ended_is_in_a_file_of_its_folder(monkeypatch: pytest.MonkeyPatch
     assert run(trainer) is None
     assert read_stop(folder) is None
     trainer = Trainer(monkeypatch)
-    trainer.replay_buffer.stop_reason = lambda: "The budget is spent."
+    trainer.recorder.stop_reason = lambda: "The budget is spent."
     run(trainer)
     assert read_stop(folder) == Stop(reason="The budget is spent.", on_purpose=True)
     forget_stop(folder)

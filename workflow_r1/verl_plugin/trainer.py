@@ -78,7 +78,7 @@ class WorkflowTrainer(PPOTrainerSync):
     def on_step_end(self) -> None:
         self._data_position = self.train_dataloader.state_dict()
         if self.global_steps < self.total_training_steps:
-            self._stop_reason = self.replay_buffer.stop_reason()
+            self._stop_reason = self.replay_buffer.recorder.stop_reason()
         if self._stop_reason:
             self._save_once()  # while the rollout servers sleep: awake, they hold the memory that it takes
         super().on_step_end()
@@ -89,11 +89,10 @@ class WorkflowTrainer(PPOTrainerSync):
         except RolloutsLost as error:
             metrics, self._stop_reason = {}, str(error)
             self._save_while_servers_run()
-        return {
-            **metrics,
-            "workflow/validation_rollouts_lost": self.replay_buffer.take_lost("val"),
-            "workflow/validation_unscored": self.replay_buffer.take_unscored(),
-        }
+        metrics["workflow/validation_rollouts_lost"] = self.replay_buffer.take_lost("val")
+        if (unscored := self.replay_buffer.recorder.take_unscored()) is not None:
+            metrics["workflow/validation_unscored"] = unscored
+        return metrics
 
     def _save_checkpoint(self) -> None:
         """A checkpoint keeps the configuration that made it, with which a later start is compared."""

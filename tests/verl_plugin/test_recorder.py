@@ -1,19 +1,17 @@
-"""The trajectories that the replay buffer writes while verl samples."""
+"""What is kept of the trajectories that a run samples."""
 
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 import transfer_queue
-from omegaconf import OmegaConf
 from tensordict import TensorDict
-from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer
 from verl.utils.tensordict_utils import list_of_dict_to_tensordict
 
+from workflow_r1.config import WorkflowConfig
 from workflow_r1.trajectory import EndedBy, Trajectory, Turn, read_jsonl
-from workflow_r1.verl_plugin.replay_buffer import WorkflowReplayBuffer
+from workflow_r1.verl_plugin.recorder import RunRecorder
 
 
 def row(question: str | None) -> dict[str, Any]:
@@ -30,15 +28,11 @@ def row(question: str | None) -> dict[str, Any]:
 
 
 class Queue:
-    """Stands for the transfer queue: each sample hands out the rows that were put in last."""
+    """Stands for the transfer queue: it holds the rows that were put in last."""
 
     def __init__(self, patch: pytest.MonkeyPatch):
         self.rows: list[dict[str, Any]] = []
         patch.setattr(transfer_queue, "kv_batch_get", self.get)
-        patch.setattr(ReplayBuffer, "sample", self.sample)
-
-    def sample(self, **_: Any) -> tuple[SimpleNamespace, dict[str, float]]:
-        return SimpleNamespace(keys=[str(number) for number in range(len(self.rows))]), {"verls": 1.0}
 
     def get(self, keys: list[str], partition_id: str, select_fields: list[str]) -> TensorDict:
         rows = [self.rows[int(key)] for key in keys]
@@ -50,21 +44,17 @@ def queue(monkeypatch: pytest.MonkeyPatch) -> Queue:
     return Queue(monkeypatch)
 
 
-def new_buffer(folder: Path | None) -> WorkflowReplayBuffer:
-    return WorkflowReplayBuffer(
-        trainer_mode="sync",
-        trainer_config=OmegaConf.create({}),
-        max_off_policy_threshold=8,
-        max_off_policy_strategy="drop",
-        sampler_kwargs=OmegaConf.create({"trajectory_dir": None if folder is None else str(folder)}),
-    )
+def new_recorder(folder: Path | None) -> RunRecorder:
+    return RunRecorder(WorkflowConfig(), folder)
 
 
-def sample(
-    buffer: WorkflowReplayBuffer, queue: Queue, step: int, questions: list[str | None], partition: str = "train"
-):
-    queue.rows = [row(question) for question in questions]
-    return buffer.sample(global_steps=step, partition_id=partition, batch_size=len(questions))[1]
+def record(recorder: RunRecorder, queue: Queue, step: int, rows: list[dict[str, Any]], partition: str = "train"):
+    queue.rows = rows
+    return recorder.record([str(number) for number in range(len(rows))], partition, step)
+
+
+def sample(recorder: RunRecorder, queue: Queue, step: int, questions: list[str | None], partition: str = "train"):
+    return record(recorder, queue, step, [row(question) for question in questions], partition)
 
 
 def questions_in(path: Path) -> list[str]:
@@ -72,27 +62,27 @@ def questions_in(path: Path) -> list[str]:
 
 
 def test_a_file_is_named_by_partition_and_step(tmp_path: Path, queue: Queue):
-    buffer = new_buffer(tmp_path / "trajectories")
-    sample(buffer, queue, 1, ["a", "b"])
-    sample(buffer, queue, 2, ["c"])
-    sample(buffer, queue, 2, ["d"], "val")
+    recorder = new_recorder(tmp_path / "trajectories")
+    sample(recorder, queue, 1, ["a", "b"])
+    sample(recorder, queue, 2, ["c"])
+    sample(recorder, queue, 2, ["d"], "val")
     folder = tmp_path / "trajectories"
     written = {str(path.relative_to(folder)): questions_in(path) for path in folder.rglob("*.jsonl")}
     assert written == {"train/1.jsonl": ["a", "b"], "train/2.jsonl": ["c"], "val/2.jsonl": ["d"]}
 
 
 def test_the_parts_of_one_step_are_added_to_its_file(tmp_path: Path, queue: Queue):
-    buffer = new_buffer(tmp_path)
-    sample(buffer, queue, 0, ["a"], "val")
-    sample(buffer, queue, 0, ["b"], "val")
+    recorder = new_recorder(tmp_path)
+    sample(recorder, queue, 0, ["a"], "val")
+    sample(recorder, queue, 0, ["b"], "val")
     assert questions_in(tmp_path / "val" / "0.jsonl") == ["a", "b"]
 
 
 def test_a_resumed_run_starts_a_steps_file_anew_and_leaves_the_earlier_ones(tmp_path: Path, queue: Queue):
-    interrupted = new_buffer(tmp_path)
+    interrupted = new_recorder(tmp_path)
     sample(interrupted, queue, 1, ["a"])
     sample(interrupted, queue, 2, ["half of step two"])
-    resumed = new_buffer(tmp_path)
+    resumed = new_recorder(tmp_path)
     sample(resumed, queue, 2, ["b"])
     sample(resumed, queue, 2, ["c"])
     assert questions_in(tmp_path / "train" / "1.jsonl") == ["a"]
@@ -100,17 +90,16 @@ def test_a_resumed_run_starts_a_steps_file_anew_and_leaves_the_earlier_ones(tmp_
 
 
 def test_a_record_holds_its_gold_answers_and_what_it_earned(tmp_path: Path, queue: Queue):
-    sample(new_buffer(tmp_path), queue, 1, ["a"])
+    sample(new_recorder(tmp_path), queue, 1, ["a"])
     (trajectory,) = read_jsonl(tmp_path / "train" / "1.jsonl")
     assert trajectory.golds == ["Anker"]
     assert trajectory.reward == {"reward": 1.0, "acc": 1.0}
 
 
 def test_of_what_a_reward_tells_the_numbers_are_kept(tmp_path: Path, queue: Queue):
-    buffer, one = new_buffer(tmp_path), row("a")
+    recorder, one = new_recorder(tmp_path), row("a")
     one["extra_fields"]["reward_extra_info"] = {"acc": True, "score": 2, "pred": "Anker", "detail": None}
-    queue.rows = [one]
-    buffer.sample(global_steps=1, partition_id="train", batch_size=1)
+    record(recorder, queue, 1, [one])
     (trajectory,) = read_jsonl(tmp_path / "train" / "1.jsonl")
     assert trajectory.reward == {"reward": 1.0, "acc": 1.0, "score": 2.0}
 
@@ -119,25 +108,23 @@ def test_of_what_a_reward_tells_the_numbers_are_kept(tmp_path: Path, queue: Queu
 def test_what_could_not_be_scored_is_recorded_and_counted_and_lowers_no_mean(
     tmp_path: Path, queue: Queue, partition: str
 ):
-    buffer, unscored = new_buffer(tmp_path), row("a")
+    recorder, unscored = new_recorder(tmp_path), row("a")
     unscored["extra_fields"]["trajectory"]["unscored"] = "The judge is down."
     unscored["extra_fields"]["reward_extra_info"] = {}
-    queue.rows = [unscored, row("b"), row("c"), row("d")]
-    metrics = buffer.sample(global_steps=1, partition_id=partition, batch_size=4)[1]
+    metrics = record(recorder, queue, 1, [unscored, row("b"), row("c"), row("d")], partition)
     assert (metrics["workflow/unscored"], metrics["reward/acc"], metrics["reward/reward"]) == (0.25, 1.0, 1.0)
     (trajectory, *_) = read_jsonl(tmp_path / partition / "1.jsonl")
     assert (trajectory.reward, trajectory.unscored) == ({}, "The judge is down.")
-    assert (buffer.take_unscored(), buffer.take_unscored()) == (0.25 if partition == "val" else 0.0, 0.0)
+    assert (recorder.take_unscored(), recorder.take_unscored()) == (0.25 if partition == "val" else None, None)
 
 
-def test_rows_of_other_agent_loops_are_sampled_and_not_recorded(tmp_path: Path, queue: Queue):
-    metrics = sample(new_buffer(tmp_path), queue, 1, ["a", None])
+def test_rows_of_other_agent_loops_are_not_recorded(tmp_path: Path, queue: Queue):
+    sample(new_recorder(tmp_path), queue, 1, ["a", None])
     assert questions_in(tmp_path / "train" / "1.jsonl") == ["a"]
-    assert metrics["verls"] == 1.0
 
 
 def test_without_a_folder_nothing_is_written(tmp_path: Path, queue: Queue, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
-    metrics = sample(new_buffer(None), queue, 1, ["a"])
-    assert len(metrics) > 1  # it still measures
+    metrics = sample(new_recorder(None), queue, 1, ["a"])
+    assert metrics["reward/acc"] == 1.0
     assert not list(tmp_path.iterdir())
