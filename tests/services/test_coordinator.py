@@ -17,6 +17,7 @@ from workflow_r1.operators import (
     OperatorSettings,
     RunCoordinator,
 )
+from workflow_r1.services import services
 from workflow_r1.services.coordinator import ADDRESS_FILE
 from workflow_r1.services.limiter import Limits
 from workflow_r1.services.run_connection import RunConnection
@@ -139,7 +140,7 @@ async def test_a_process_waits_for_its_coordinator_and_finds_the_next_one(connec
 
 
 async def test_without_a_coordinator_a_call_fails_and_says_what_to_do(endpoint, make_pool, tmp_path, monkeypatch):
-    monkeypatch.setattr(RunConnection.__init__, "__defaults__", (0.05,))
+    monkeypatch.setattr(services, "PATIENCE", 0.05)
     (tmp_path / ADDRESS_FILE).write_text('{"host": "127.0.0.1", "port": 9, "secret": ""}')  # left by an earlier run
     result = await make_pool(run_dir=tmp_path).call("AnswerGenerate", "q")
     assert result.failed

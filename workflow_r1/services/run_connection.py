@@ -27,7 +27,7 @@ class RunConnection:
         patience: seconds to wait for a coordinator.
     """
 
-    def __init__(self, folder: Path, patience: float = 30.0) -> None:
+    def __init__(self, folder: Path, patience: float) -> None:
         self._folder, self._patience = folder, patience
         self._opening: asyncio.Task[None] | None = None
         self._absent_until = 0.0

@@ -12,12 +12,15 @@ from workflow_r1.services.service import EndpointSettings, SearchSettings
 from workflow_r1.services.settings import OperatorSettings
 
 
+PATIENCE = 30.0  # seconds in which a run's coordinator has to be there
+
+
 class Services:
     """The clients of the services in the settings, each from its first request on."""
 
     def __init__(self, settings: OperatorSettings, cache: ReplyCache | None) -> None:
         self._settings, self._cache = settings, cache
-        self._run = RunConnection(settings.run_dir) if settings.run_dir else None
+        self._run = RunConnection(settings.run_dir, PATIENCE) if settings.run_dir else None
         self._clients: dict[str, Completes] = {}
 
     async def complete(self, request: ChatRequest, tally: Tally) -> str:
