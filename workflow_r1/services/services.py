@@ -11,7 +11,6 @@ from workflow_r1.services.search_client import SearchClient
 from workflow_r1.services.service import EndpointSettings, SearchSettings
 from workflow_r1.services.settings import OperatorSettings
 
-
 PATIENCE = 30.0  # seconds in which a run's coordinator has to be there
 
 
