@@ -11,6 +11,7 @@ ROOMS = """
 errors records
 system protocol gsspo
 advantage correction
+turn_metrics
 trajectory answers
 reward
 data

@@ -100,7 +100,8 @@ class GSsPOLoss:
     loss: torch.Tensor  # scalar, to be minimised
     subsequences: Subsequences  # what the (S,) tensors refer to
     ratio: torch.Tensor  # (S,) s_k
-    clipped_low: torch.Tensor  # (S,) bool, s_k < 1 − ε_low and Â (of the first token) negative: no gradient is left
+    advantage: torch.Tensor  # (S,) Â of the first token
+    clipped_low: torch.Tensor  # (S,) bool, s_k < 1 − ε_low and Â negative: no gradient is left
     clipped_high: torch.Tensor  # (S,) bool, s_k > 1 + ε_high and Â positive: likewise
     clipped_dual: torch.Tensor  # (S,) bool, s_k > c and Â negative: likewise
     approx_kl: torch.Tensor  # scalar, the mean of log π_old − log π_θ over the valid tokens
@@ -157,6 +158,7 @@ def gsspo_loss(
         loss=batch.loss(bounded, weighting, num_responses),
         subsequences=batch.runs,
         ratio=ratio,
+        advantage=first,
         clipped_low=(ratio < 1 - clip_low) & (first < 0),
         clipped_high=(ratio > 1 + clip_high) & (first > 0),
         clipped_dual=(ratio > clip_dual) & (first < 0),
@@ -197,6 +199,7 @@ def soft_gsspo_loss(
         loss=batch.loss(gated, weighting, num_responses),
         subsequences=batch.runs,
         ratio=batch.ratio,
+        advantage=batch.first_advantage,
         clipped_low=nothing,
         clipped_high=nothing,
         clipped_dual=nothing,

@@ -24,18 +24,6 @@ ROW = {
 }
 
 
-def test_a_setting_that_would_replace_the_loss_is_refused():
-    config = OmegaConf.create(
-        {
-            "actor_rollout_ref": {"actor": {"policy_loss": {"loss_mode": "gsspo"}}},
-            "algorithm": {"rollout_correction": {"bypass_mode": True}},
-        }
-    )
-    with pytest.raises(LaunchError) as error:
-        preflight.check_loss(config)
-    assert "bypass" in one_sentence(error)
-
-
 def one_sentence(error: pytest.ExceptionInfo[LaunchError]) -> str:
     message = str(error.value)
     assert "\n" not in message

@@ -11,6 +11,7 @@ SECTION = "algorithm.rollout_correction"
 
 def correction(**changed) -> DictConfig:
     verls = {"rollout_is": None, "rollout_is_threshold": 2.0, "rollout_rs": None, "rollout_rs_threshold": None}
+    verls["bypass_mode"] = False
     return OmegaConf.create({"algorithm": {"rollout_correction": {**verls, **changed}}})
 
 
@@ -37,6 +38,11 @@ def correction(**changed) -> DictConfig:
         ],
         ({"rollout_rs": "seq_sum_k1,seq_max_k2,seq_max_k3", "rollout_rs_threshold": "2,2"}, "does not fit"),
         ({"rollout_rs_threshold": 2.0}, "rollout_rs_threshold=2.0 rejects nothing without"),
+        ({"bypass_mode": True, "rollout_is": "turn"}, "rollout_is=turn corrects nothing with"),
+        (
+            {"bypass_mode": True, "rollout_rs": "seq_max_k3", "rollout_rs_threshold": 1},
+            "rollout_rs=seq_max_k3 corrects",
+        ),
     ],
 )
 def test_what_verl_cannot_read_is_refused_by_name(settings, sentence):
@@ -48,6 +54,7 @@ def test_what_verl_cannot_read_is_refused_by_name(settings, sentence):
 
 
 READ = [
+    {"bypass_mode": True},
     {"rollout_is_threshold": "0.5_2.0"},
     {"rollout_is_threshold": "3"},
     {"rollout_is_threshold": 5},
@@ -77,5 +84,5 @@ def test_the_options_are_verls_and_what_passes_is_read_by_verl():
         if "rollout_rs" in settings:
             options = [option.strip() for option in settings["rollout_rs"].split(",")]
             assert len(verls._parse_rollout_rs_thresholds(options, settings["rollout_rs_threshold"])) == len(options)
-        else:
+        elif "rollout_is_threshold" in settings:
             assert verls._parse_rollout_is_threshold(settings["rollout_is_threshold"])[0] > 0

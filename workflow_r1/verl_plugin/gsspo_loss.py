@@ -16,27 +16,34 @@ from omegaconf import DictConfig
 from workflow_r1.advantage import group_relative_advantages
 from workflow_r1.gsspo import GSsPOLoss, check_weighting, gsspo_loss, soft_gsspo_loss
 from workflow_r1.system.loading import load_object
+from workflow_r1.turn_metrics import turn_sums
 from workflow_r1.verl_plugin.upstream import ActorConfig, PolicyLossConfig, register_adv_est, register_policy_loss
+
+TURN_SUMS = "actor/turn_sums/"
+"""What the names of the sums begin with among the metrics of an update."""
 
 
 @dataclass
 class GSsPOLossConfig(PolicyLossConfig):
-    """verl's policy-loss configuration and GSsPO's one choice. To select it, set both of
+    """verl's policy-loss configuration and GSsPO's own. To select it, set both of
 
         actor_rollout_ref.actor.policy_loss._target_=workflow_r1.verl_plugin.gsspo_loss.GSsPOLossConfig
         +actor_rollout_ref.actor.policy_loss.subsequence_weighting=token
 
-    With verl's own `PolicyLossConfig` the default holds.
+    With verl's own `PolicyLossConfig` the defaults hold.
 
     Attributes:
         loss_mode: a loss of verl's registry, or one's own as `module:function` or `path/to/file.py:function`: what
             `register_policy_loss` takes.
         subsequence_weighting: what the sub-sequences weigh inside a response: `uniform`, all the same, or `token`,
             by their lengths.
+        turn_sums: report the sums of `workflow_r1.turn_metrics`, of which the trainer `workflow_r1` makes metrics by
+            turn number and length. Other trainers of verl would log the sums as they are.
     """
 
     loss_mode: str = "gsspo"
     subsequence_weighting: str = "uniform"
+    turn_sums: bool = False
 
     def __post_init__(self) -> None:
         check_weighting(self.subsequence_weighting)
@@ -80,7 +87,7 @@ def compute_policy_loss_gsspo(
         rollout_is_weights=rollout_is_weights,
         **_options(config),
     )
-    return output.loss, _metrics(output)
+    return output.loss, _metrics(output, config)
 
 
 @register_policy_loss("gsspo_soft")
@@ -105,7 +112,7 @@ def compute_policy_loss_gsspo_soft(
         rollout_is_weights=rollout_is_weights,
         **_options(config),
     )
-    return output.loss, _metrics(output)
+    return output.loss, _metrics(output, config)
 
 
 def _needed(config: DictConfig | ActorConfig | None) -> Any:
@@ -131,7 +138,7 @@ def _responses_per_rank(global_batch_info: dict[str, Any]) -> float | None:
     return None
 
 
-def _metrics(output: GSsPOLoss) -> dict[str, float]:
+def _metrics(output: GSsPOLoss, config: Any) -> dict[str, float]:
     """verl averages these over micro-batches and ranks, then over mini-batches, or takes the maximum if named so."""
     runs, num_subsequences = output.subsequences, len(output.ratio)
     if num_subsequences == 0:  # verl wants the same keys from every micro-batch, also from one with nothing to train on
@@ -160,7 +167,20 @@ def _metrics(output: GSsPOLoss) -> dict[str, float]:
         "actor/subsequences_per_response": num_subsequences / max(runs.num_responses, 1),
         "actor/tokens_per_subsequence": len(runs.of_token) / max(num_subsequences, 1),
         "actor/ppo_kl": approx_kl,
+        **(_turn_sums(output) if config.policy_loss.get("turn_sums", False) else {}),
     }
+
+
+def _turn_sums(output: GSsPOLoss) -> dict[str, float]:
+    deviation = output.ratio - 1  # the ratios are so close to 1 that their own squares would differ by rounding
+    values = {
+        "tokens": output.subsequences.lengths,
+        "advantage": output.advantage,
+        "clip_fraction": output.clipped_low | output.clipped_high,
+        "ratio_deviation": deviation,
+        "ratio_deviation_square": deviation.square(),
+    }
+    return {TURN_SUMS + name: value for name, value in turn_sums(output.subsequences, values).items()}
 
 
 @register_adv_est("gsspo")

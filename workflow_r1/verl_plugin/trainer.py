@@ -15,12 +15,13 @@ from ray.exceptions import RayError
 from workflow_r1.runs.checkpoints import CONFIG_FILE, step_folder
 from workflow_r1.runs.stop import Stop, write_stop
 from workflow_r1.verl_plugin import patches  # noqa: F401  (takes hold by being imported)
+from workflow_r1.verl_plugin.measuring import MeasuringTrainer
 from workflow_r1.verl_plugin.stops import RolloutsLost, RunStopped, describe
-from workflow_r1.verl_plugin.upstream import PPOTrainerSync, register_trainer
+from workflow_r1.verl_plugin.upstream import register_trainer
 
 
 @register_trainer("workflow_r1")
-class WorkflowTrainer(PPOTrainerSync):
+class WorkflowTrainer(MeasuringTrainer):
     """Stops at a checkpoint when `WorkflowReplayBuffer` has a reason to."""
 
     replay_buffer: Any  # a WorkflowReplayBuffer, by the configuration

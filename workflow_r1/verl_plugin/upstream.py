@@ -60,7 +60,9 @@ MEMBERS = {
         "merge_and_save save_lora_adapter get_transformers_auto_model_class "
         "_load_and_merge_state_dicts _merge_by_placement _load_lora_train_meta"
     ),
-    "PPOTrainerSync": "fit step on_init_end on_step_begin on_step_end _validate _save_checkpoint",
+    "PPOTrainerSync": (
+        "fit step on_init_end on_step_begin on_step_end _validate _save_checkpoint _compute_old_log_prob _update_actor"
+    ),
     "ReplayBuffer": "sample _select_prompt_uids _wait_for_next_poll",
     "RewardManagerBase": "run_single",
 }

@@ -20,7 +20,7 @@ from workflow_r1.runs.preflight.operators import check_operators
 from workflow_r1.runs.preflight.resume import check_resume
 from workflow_r1.runs.preflight.reward import check_reward
 from workflow_r1.runs.preflight.rollouts import check_rollouts
-from workflow_r1.runs.preflight.settings import check_keys, check_loss, clip_range_warning, several_outputs_note
+from workflow_r1.runs.preflight.settings import check_keys, clip_range_warning, several_outputs_note
 from workflow_r1.runs.preflight.training import check_training
 from workflow_r1.runs.preflight.unread import check_unread, unread_notes
 
@@ -31,7 +31,6 @@ __all__ = [
     "check_data",
     "check_keys",
     "check_lengths",
-    "check_loss",
     "check_machine",
     "check_model",
     "check_numbers",

@@ -17,7 +17,7 @@ _OF_TOKENS = ("token_k1", "token_k2", "token_k3")  # which gsspo's loss cannot t
 
 
 def check_correction(config: DictConfig) -> None:
-    """Every rejection option is one, and every threshold fits its option.
+    """Every rejection option is one, every threshold fits its option, and something is corrected.
 
     Raises:
         LaunchError: naming the first that does not.
@@ -29,6 +29,11 @@ def check_correction(config: DictConfig) -> None:
             "0.5_2.0, the lower first: set it to that."
         )
     rejection, threshold = correction.rollout_rs, correction.rollout_rs_threshold
+    if correction.bypass_mode and (idle := [name for name in ("rollout_is", "rollout_rs") if correction[name]]):
+        raise LaunchError(
+            f"{_SECTION}.{idle[0]}={correction[idle[0]]} corrects nothing with {_SECTION}.bypass_mode=True, where the "
+            "policy's ratio is to the sampler itself: take one of the two."
+        )
     if rejection is None:
         if threshold is not None:
             raise LaunchError(

@@ -2,7 +2,6 @@
 
 from omegaconf import DictConfig, OmegaConf
 
-from workflow_r1.runs.preflight.rollouts import GSSPO_LOSSES
 from workflow_r1.runs.recipe import LaunchError
 from workflow_r1.services.settings import MAIN, SEARCH, key_variable
 
@@ -21,16 +20,6 @@ def check_keys(config: DictConfig) -> None:
                 f"The configuration holds a key for {name!r}, and verl prints its configuration: take api_key out "
                 f"of workflow_r1.operators and set {variable} in the environment."
             )
-
-
-def check_loss(config: DictConfig) -> None:
-    """The configured policy loss is the one that will run."""
-    loss_mode = config.actor_rollout_ref.actor.policy_loss.loss_mode
-    if loss_mode in GSSPO_LOSSES and OmegaConf.select(config, "algorithm.rollout_correction.bypass_mode"):
-        raise LaunchError(
-            "algorithm.rollout_correction.bypass_mode=True makes verl replace the gsspo loss by its bypass loss: "
-            "leave it False."
-        )
 
 
 def several_outputs_note(config: DictConfig) -> str | None:

@@ -43,7 +43,10 @@ NOTED = {
     "data.return_raw_chat": (True, "a row's messages are always kept"),
     "data.return_full_prompt": (False, "prompts are in trainer.v1.sampler.sampler_kwargs.trajectory_dir"),
     "data.return_raw_input_ids": (False, "a prompt is tokenised where it is rolled out"),
-    "algorithm.rollout_correction.loss_type": ("ppo_clip", "it is read in bypass mode alone"),
+    "algorithm.rollout_correction.loss_type": (
+        "ppo_clip",
+        "the policy loss is the one of loss_mode in bypass mode too",
+    ),
 }
 
 
