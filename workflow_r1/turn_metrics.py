@@ -34,8 +34,8 @@ def turn_sums(runs: Subsequences, values: Mapping[str, torch.Tensor]) -> dict[st
     """`{quantity/group: sum}` of (S,) values over the turns of each group, and under `count` how many there are."""
     number, length = _numbers(runs), runs.lengths
     group = torch.cat([_group(number, NUMBERS), _group(length, LENGTHS) + len(NUMBERS)])
-    columns = {COUNT: torch.ones_like(length, dtype=torch.float32), **values}
-    stacked = torch.stack([column.to(torch.float32) for column in columns.values()])  # (quantities, S)
+    columns = {COUNT: torch.ones_like(length), **values}
+    stacked = torch.stack([column.double() for column in columns.values()])  # (quantities, S)
     sums = stacked.new_zeros(len(columns), len(GROUPS)).index_add(1, group, stacked.repeat(1, 2)).tolist()
     return {
         f"{name}/{label}": total

@@ -7,7 +7,8 @@ from support.batches import random_batch, random_mask
 from support.verl_losses import actor_config, run_loss
 from verl.utils.metric import Metric, reduce_metrics
 
-from workflow_r1.verl_plugin.gsspo_loss import GSsPOLossConfig
+from workflow_r1.turn_metrics import turn_means
+from workflow_r1.verl_plugin.gsspo_loss import TURN_SUMS, GSsPOLossConfig
 
 
 @pytest.mark.parametrize("global_batch_info", [{}, {"dp_size": 2, "global_batch_size": 32, "batch_num_tokens": 999}])
@@ -77,6 +78,58 @@ def test_metrics_are_those_of_the_subsequences():
         "actor/tokens_per_subsequence": pytest.approx(2.0),
         "actor/ppo_kl": pytest.approx(0.7 / 6),
     }
+
+
+WITH_SUMS = GSsPOLossConfig(turn_sums=True)
+
+
+def test_the_sums_by_turn_of_micro_batches_make_the_metrics_of_the_whole():
+    mask = torch.tensor([[1, 1, 0, 1], [0, 1, 1, 1], [0, 0, 0, 0]])
+    log_ratio = torch.tensor([[0.1, 0.3, 9.0, -0.5], [9.0, -0.2, -0.2, -0.2], [9.0] * 4])
+    old = torch.full((3, 4), -1.0)
+    advantages = torch.tensor([[1.0], [-2.0], [5.0]]).expand(3, 4)
+    batch = (old + log_ratio, old, advantages, mask)
+    config = actor_config(clip_ratio_low=0.1, clip_ratio_high=0.2, policy_loss=WITH_SUMS)
+    parts = [run_loss("gsspo", tuple(column[rows] for column in batch), config)[2] for rows in ([0], [1], [2])]
+    sums = reduce_metrics({name: [part[name] for part in parts] for name in parts[0] if name.startswith(TURN_SUMS)})
+    means = turn_means({name.removeprefix(TURN_SUMS): float(total) for name, total in sums.items()})
+    first = [1.2214028, 0.8187308]  # the ratios of the first turns; that of the second is 0.6065307
+    by_hand = {
+        "turn_fraction/1": 2 / 3,
+        "turn_fraction/2": 1 / 3,
+        "turn_tokens/1": 2.5,
+        "turn_tokens/2": 1.0,
+        "turn_advantage/1": -0.5,
+        "turn_advantage/2": 1.0,
+        "turn_clip_fraction/1": 1.0,
+        "turn_clip_fraction/2": 0.0,
+        "turn_ratio_std/1": float(np.std(first)),
+        "turn_ratio_std/2": 0.0,
+    }
+    assert {name: mean for name, mean in means.items() if "tokens" not in name.split("/")[1]} == pytest.approx(
+        by_hand, abs=1e-6
+    )
+
+
+def test_the_loss_is_the_same_with_sums_by_turn_and_reports_none_unasked():
+    batch = random_batch(random_mask(4, 8, 0), 0)
+    plain, summing = (
+        run_loss("gsspo", batch, actor_config()),
+        run_loss("gsspo", batch, actor_config(policy_loss=WITH_SUMS)),
+    )
+    assert torch.equal(plain[0], summing[0])
+    assert torch.equal(plain[1], summing[1])
+    assert not [name for name in plain[2] if name.startswith(TURN_SUMS)]
+
+
+@pytest.mark.parametrize("loss", ["gsspo", "gsspo_soft"])
+def test_an_empty_micro_batch_reports_the_same_sums(loss):
+    empty, usual = (
+        run_loss(loss, random_batch(mask, seed=0), actor_config(policy_loss=WITH_SUMS))[2]
+        for mask in (torch.zeros(2, 5), torch.ones(2, 5))
+    )
+    assert empty.keys() == usual.keys()
+    assert {total for name, total in empty.items() if name.startswith(TURN_SUMS)} == {0.0}
 
 
 def test_an_empty_micro_batch_has_a_graph_and_the_same_metrics_all_finite():

@@ -172,7 +172,7 @@ def _metrics(output: GSsPOLoss, config: Any) -> dict[str, float]:
 
 
 def _turn_sums(output: GSsPOLoss) -> dict[str, float]:
-    deviation = output.ratio - 1  # the ratios are so close to 1 that their own squares would differ by rounding
+    deviation = output.ratio.double() - 1  # a variance from sums of squares is a difference of close numbers
     values = {
         "tokens": output.subsequences.lengths,
         "advantage": output.advantage,
