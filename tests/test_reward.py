@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from workflow_r1.reward import Reward, RewardError, RewardSettings, exact_match_reward, f1_reward
+from workflow_r1.reward import Reward, RewardError, RewardSettings, exact_match_reward, f1_reward, turn_reward
 from workflow_r1.trajectory import CallRecord, EndedBy, Trajectory, Turn
 
 
@@ -80,6 +80,14 @@ def test_an_answer_before_the_last_turn_earns_nothing():
 )
 def test_the_f1_reward_is_the_word_overlap(sample: Trajectory, reward: float):
     assert f1_reward(sample, ["Paris"])["reward"] == pytest.approx(reward)
+
+
+def test_a_malformed_turn_pays_for_itself_and_every_call_has_its_price():
+    sample = trajectory(BROKEN, called("x"), BROKEN, answered("Paris"))
+    found = turn_reward(sample, ["Paris"], malformed=-0.25, call=-0.1)
+    assert found == {"acc": 1.0, "f1": 1.0, "sub_em": 1.0, "reward": 1.0, "turns": [-0.25, -0.1, -0.25, 0.0]}
+    silent = turn_reward(trajectory(BROKEN, ended_by=EndedBy.MALFORMED), ["Paris"])
+    assert (silent["reward"], silent["turns"]) == (-1.0, [-0.5])
 
 
 FUNCTIONS = """
@@ -164,6 +172,34 @@ async def test_every_kind_of_finite_number_is_a_reward(file: Path, one: Any):
     rewards = await earned(file, "anything", {"returned": one})
     assert rewards == {"reward": 1.0}
     assert type(rewards["reward"]) is float
+
+
+@pytest.mark.parametrize(
+    "turns", [[0.25, -1], (0.25, -1), np.array([0.25, -1]), torch.tensor([0.25, -1]), [Decimal("0.25"), np.int8(-1)]]
+)
+async def test_what_each_turn_earned_is_kept_with_it_and_is_part_of_the_reward(file: Path, turns: Any):
+    sample = trajectory(called("x"), answered("Paris"))
+    returned = {"reward": 2, "turns": turns, "acc": 1}
+    await Reward(RewardSettings(function=f"{file}:anything")).score(sample, ["Paris"], {"returned": returned})
+    assert [turn.reward for turn in sample.turns] == [0.25, -1.0]
+    assert sample.reward == {"reward": 1.25, "turns": -0.75, "acc": 1.0}
+
+
+@pytest.mark.parametrize(
+    "turns",
+    [
+        *(1.0, [], [1.0], [1.0, 2.0, 3.0], [1.0, None], [1.0, "2"], [1.0, float("nan")], [1.0, float("inf")]),
+        *("12", b"12", {0: 1.0, 1: 2.0}, {1.0, 2.0}, torch.ones(2, 2), np.float64(1), None, [[1.0], [2.0]]),
+    ],
+    ids=repr,
+)
+async def test_what_is_not_one_number_a_turn_is_one_sentence(file: Path, turns: Any):
+    sample = trajectory(called("x"), answered("Paris"))
+    reward = Reward(RewardSettings(function=f"{file}:anything"))
+    sentence = r"anything returned turns=.* which is no list of one finite number for each of the 2 turn\(s\)\.$"
+    with pytest.raises(RewardError, match=r"(?s)" + sentence):
+        await reward.score(sample, ["Paris"], {"returned": {"reward": 1.0, "turns": turns}})
+    assert [turn.reward for turn in sample.turns] == [None, None]
 
 
 NO_REWARD = [

@@ -9,9 +9,9 @@ from pathlib import Path
 PACKAGE = Path(__file__).parents[1] / "workflow_r1"
 ROOMS = """
 errors records
-system protocol gsspo
-advantage correction
-turn_metrics
+system protocol gsspo groups
+credit correction
+advantage turn_metrics
 trajectory answers
 reward
 data

@@ -24,6 +24,7 @@ _TURNS = st.builds(
     calls=st.lists(_CALLS, max_size=2),
     answer=st.none() | _TEXT,
     error=st.none() | _TEXT,
+    reward=st.none() | st.floats(-1, 1),
     generate_seconds=st.floats(0, 100),
     operator_seconds=st.floats(0, 100),
 )
@@ -77,3 +78,16 @@ def test_the_answer_is_the_last_turns():
     assert trajectory.answer == "Paris"
     assert trajectory.num_malformed == 1
     assert Trajectory(question="q", ended_by=EndedBy.LENGTH_LIMIT).answer is None
+
+
+def test_a_turn_starts_from_what_the_turn_before_it_asked_for():
+    def calls(*made: tuple[str, str]) -> Turn:
+        return Turn(text="", calls=[CallRecord(operator=name, input=text, output="o") for name, text in made])
+
+    first, same = calls(("Search", " Who\n wrote  IT? ")), calls(("Search", "who wrote it?"))
+    other, both = calls(("Search", "who wrote?")), calls(("Search", "who wrote it?"), ("Review", "x"))
+    turns = [first, same, other, both, Turn(text="", error="broken"), Turn(text="", answer="x")]
+    question, *after = Trajectory(question="q", turns=turns, ended_by=EndedBy.ANSWERED).states
+    assert after[0] == after[1]
+    assert len({question, *after}) == 5
+    assert Trajectory(question="q", ended_by=EndedBy.LENGTH_LIMIT).states == []

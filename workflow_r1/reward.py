@@ -9,7 +9,9 @@ A reward function is plain or async, and is passed by name whichever of these it
 
 Every other parameter is a setting. It returns a number, or named numbers of which `reward` is what the policy is
 trained on. `acc` is the name of the core metric, which tables and charts show first; a function that returns none has
-its reward in that place. Whatever else it returns is shown and recorded under its name.
+its reward in that place. `turns` is a list of one number for each turn, what it earned by itself: `reward` is then the
+outcome, and what is recorded as `reward` is the sum of all, and as `turns` the sum of the list. Whatever else it
+returns is shown and recorded under its name.
 
 The functions below read the structured turns, never the transcript: an answer counts only where the policy itself wrote
 it, so nothing that an operator returns can earn anything.
@@ -29,6 +31,9 @@ from workflow_r1.errors import UserError
 from workflow_r1.records import from_json
 from workflow_r1.system.loading import load_object
 from workflow_r1.trajectory import EndedBy, Trajectory
+
+TURNS = "turns"
+"""The part of a reward that is a list, of what each turn earned."""
 
 _PASSED = ("trajectory", "golds", "row", "operators")
 
@@ -63,6 +68,27 @@ def f1_reward(
 ) -> dict[str, float]:
     """The word overlap with the best gold answer, in place of right or wrong."""
     return exact_match_reward(trajectory, golds, exact_match=0.0, f1=1.0, malformed=malformed, no_answer=no_answer)
+
+
+def turn_reward(
+    trajectory: Trajectory,
+    golds: Sequence[str],
+    *,
+    exact_match: float = 1.0,
+    f1: float = 0.0,
+    malformed: float = -0.5,
+    call: float = 0.0,
+    no_answer: float = -1.0,
+) -> dict[str, float | list[float]]:
+    """As `exact_match_reward`, but a malformed turn pays for itself, each of them, and an operator call has its price.
+
+    Args:
+        malformed: what a malformed turn earns.
+        call: what a turn earns for each of its operator calls, so below 0 for a price.
+    """
+    outcome = exact_match_reward(trajectory, golds, exact_match=exact_match, f1=f1, malformed=0.0, no_answer=no_answer)
+    turns = [malformed * (turn.error is not None) + call * len(turn.calls) for turn in trajectory.turns]
+    return {**outcome, "turns": turns}
 
 
 class RewardError(UserError):
@@ -137,7 +163,8 @@ class Reward:
         row: Mapping[str, Any],
         operators: Operators | None = None,
     ) -> None:
-        """Fill in the trajectory's `golds`, and its `reward`, or, where that could not be had, why it is `unscored`.
+        """Fill in the trajectory's `golds`, and its `reward` and its turns', or, where that could not be had, why it is
+        `unscored`.
 
         A trajectory that an operator failure ended is not scored.
 
@@ -160,7 +187,11 @@ class Reward:
             reason = " ".join(f"{type(error).__name__}: {error}".split()).rstrip(".")
             raise RewardError(f"{self._label} raised {reason}.") from error
         else:
-            trajectory.reward = self._parts(returned)
+            parts = dict(returned) if isinstance(returned, Mapping) else {"reward": returned}
+            by_turn = self._by_turn(parts.pop(TURNS), len(trajectory.turns)) if TURNS in parts else None
+            trajectory.reward = self._parts(parts, by_turn)
+            for turn, earned in zip(trajectory.turns, by_turn or (), strict=False):
+                turn.reward = earned
 
     async def _call(self, arguments: dict[str, Any]) -> Any:
         if inspect.iscoroutinefunction(self._function):
@@ -175,8 +206,18 @@ class Reward:
         except StopIteration as error:  # no future can hold one: whoever waits for it would wait for ever
             raise RuntimeError("StopIteration") from error
 
-    def _parts(self, returned: Any) -> dict[str, float]:
-        parts = returned if isinstance(returned, Mapping) else {"reward": returned}
+    def _by_turn(self, returned: Any, count: int) -> list[float]:
+        values = returned.tolist() if hasattr(returned, "tolist") else returned
+        numbers = [_finite(value) for value in values] if isinstance(values, list | tuple) else []
+        finite = [number for number in numbers if number is not None]
+        if not isinstance(values, list | tuple) or not len(finite) == len(numbers) == count:
+            raise RewardError(
+                f"{self._label} returned {TURNS}={returned!r:.80}, which is no list of one finite number for each of "
+                f"the {count} turn(s)."
+            )
+        return finite
+
+    def _parts(self, parts: dict[Any, Any], by_turn: list[float] | None) -> dict[str, float]:
         if "reward" not in parts:
             raise RewardError(f"{self._label} returned {', '.join(map(str, parts)) or 'nothing'}, and no 'reward'.")
         numbers = {}
@@ -186,6 +227,9 @@ class Reward:
             if (number := _finite(part)) is None:
                 raise RewardError(f"{self._label} returned {name}={part!r:.80}, which is no finite number.")
             numbers[name] = number
+        if by_turn is not None:
+            numbers[TURNS] = sum(by_turn)
+            numbers["reward"] += numbers[TURNS]
         return numbers
 
     def _parameters(self) -> Mapping[str, inspect.Parameter]:

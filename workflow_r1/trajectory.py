@@ -70,6 +70,7 @@ class Turn(_Record):
         calls: the operator calls, with what came of them.
         answer: the answer, without the tags.
         error: what broke the grammar, as the policy is told.
+        reward: what it earned by itself, where the reward function says so by turn.
         generate_seconds: wall-clock time that the policy took.
         operator_seconds: wall-clock time until all calls were served.
     """
@@ -80,6 +81,7 @@ class Turn(_Record):
     calls: list[CallRecord] = []
     answer: Text | None = None
     error: Text | None = None
+    reward: float | None = None
     generate_seconds: float = 0.0
     operator_seconds: float = 0.0
 
@@ -89,7 +91,8 @@ class Trajectory(_Record):
 
     Attributes:
         golds: the gold answers.
-        reward: what the reward function returned, by name; `reward` is what the policy is trained on.
+        reward: what the reward function returned, by name; `reward` is all that the policy is trained on, and `turns`
+            how much of it single turns earned.
         unscored: why it has no reward, where something that it or its reward asked could not be served.
     """
 
@@ -118,6 +121,18 @@ class Trajectory(_Record):
     @property
     def num_malformed(self) -> int:
         return sum(turn.error is not None for turn in self.turns)
+
+    @property
+    def states(self) -> list[tuple]:
+        """What each turn starts from: the question alone, or the calls (or the mistake) of the turn before it.
+
+        Equal ones, of the same question, can be compared. An input counts without regard to case and blanks.
+        """
+        return [(), *(_state_after(turn) for turn in self.turns)][: len(self.turns)]
+
+
+def _state_after(turn: Turn) -> tuple:
+    return turn.error, *((call.operator, " ".join(call.input.casefold().split())) for call in turn.calls)
 
 
 def write_jsonl(path: Path, trajectories: Iterable[Trajectory]) -> None:

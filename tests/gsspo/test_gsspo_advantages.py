@@ -3,11 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from support.batches import close, masks
+from support.batches import close
 
 from workflow_r1.advantage import group_relative_advantages
+from workflow_r1.credit import Credit
 
 
 def outcome_rewards(scores, num_tokens=4):
@@ -44,7 +43,7 @@ def test_the_only_response_of_a_group_that_is_trained_on_has_nothing_to_be_compa
 def test_a_group_of_one_keeps_its_reward_and_an_empty_batch_is_all_zero():
     rewards, mask = outcome_rewards([2.0]), torch.tensor([[1, 0, 0, 1]])
     close(group_relative_advantages(rewards, mask, ["a"]), [[2 / (1 + 1e-6), 0, 0, 2 / (1 + 1e-6)]])
-    assert not group_relative_advantages(rewards, torch.zeros(1, 4), ["a"], turn_rewards=True).any()
+    assert not group_relative_advantages(rewards, torch.zeros(1, 4), ["a"]).any()
 
 
 @pytest.mark.parametrize("by_std", [True, False])
@@ -102,47 +101,9 @@ def test_too_few_labels_are_refused():
         group_relative_advantages(outcome_rewards([0.0] * 4), torch.ones(4, 4), "abc")
 
 
-def test_turn_rewards_fall_on_their_own_turn():
-    mask = torch.tensor([[1, 1, 0, 1, 0, 1], [1, 0, 1, 1, 0, 0], [0, 0, 1, 1, 0, 0]])
-    rewards = torch.tensor(
-        [
-            [0.0, 3.0, 0.0, 0.0, 1.0, 4.0],  # turns 3 and 1 (on the observation after it), outcome 4
-            [2.0, 0.0, 0.0, 0.0, 0.0, 1.0],  # turn 2, outcome 1, paid after the last token
-            [0.5, 0.0, 0.0, 0.5, 0.0, 0.0],  # outcome 1, the part before the first turn included
-        ]
-    )
-    # Outcomes 4, 1, 1: mean 2. Turn rewards 3, 1, 2: mean 2, std 1. Without the std:
-    advantages = group_relative_advantages(rewards, mask, "aaa", normalise_by_std=False, turn_rewards=True)
-    close(
-        advantages,
-        [
-            [2.0 + 1.0, 2.0 + 1.0, 0.0, 2.0 - 1.0, 0.0, 2.0],
-            [-1.0 + 0.0, 0.0, -1.0, -1.0, 0.0, 0.0],
-            [0.0, 0.0, -1.0, -1.0, 0.0, 0.0],
-        ],
-    )
-    # With it, the outcomes are also divided by sqrt(3).
-    scaled = group_relative_advantages(rewards, mask, "aaa", turn_rewards=True)
-    close(scaled[0, [0, 3, 5]], [1.1547005 + 1, 1.1547005 - 1, 1.1547005], atol=1e-5, rtol=0)
-
-
-@settings(max_examples=60, deadline=None)
-@given(masks(), st.integers(0, 2**16), st.booleans())
-def test_without_turn_rewards_to_give_the_option_changes_nothing(mask, seed, by_std):
-    mask = torch.tensor(mask)
-    rewards = torch.zeros(mask.shape, dtype=torch.float64)
-    rewards[:, -1] = torch.randn(len(mask), generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    groups = [i % 2 for i in range(len(mask))]
-    on, off = (
-        group_relative_advantages(rewards, mask, groups, normalise_by_std=by_std, turn_rewards=turn_rewards)
-        for turn_rewards in (True, False)
-    )
-    assert torch.equal(on, off)
-
-
 def test_inputs_are_left_as_they_were():
     rewards, mask = outcome_rewards([1.0, 0.0]), torch.tensor([[1, 1, 0, 1], [1, 0, 1, 1]])
     before = rewards.clone(), mask.clone()
-    group_relative_advantages(rewards, mask, "aa", turn_rewards=True)
+    group_relative_advantages(rewards, mask, "aa", credit=Credit("anchors"), states=[[1, 2], [1, 2]])
     assert torch.equal(rewards, before[0])
     assert torch.equal(mask, before[1])

@@ -27,6 +27,7 @@ def text(trajectory): return "1"
 def nothing(trajectory): pass
 def nan(trajectory): return {"reward": 1.0, "acc": float("nan")}
 def when_wrong(trajectory, golds): return 1.0 if trajectory.answer is None or trajectory.answer in golds else None
+def by_turn(trajectory): return {"reward": 0.0, "turns": [0.5 for turn in trajectory.turns]}
 def own(trajectory, weight: float = 1.0): return weight
 async def asks(trajectory, operators): return float(len(await operators.call("AnswerGenerate", question="who ?")) > 0)
 async def misnames(trajectory, operators): return float(await operators.call("Judgement", question="who ?"))
@@ -45,6 +46,16 @@ def config_of(folder: Path, name: str, manager: str = "workflow_r1", **settings:
             "workflow_r1": {"reward": reward, "operators": operators},
         }
     )
+
+
+@pytest.mark.parametrize("credit", ["turn_rewards", "zero_sum"])
+def test_a_credit_by_turn_wants_a_reward_by_turn(tmp_path: Path, credit: str):
+    without, by_turn = config_of(tmp_path, "own"), config_of(tmp_path, "by_turn")
+    for config in (without, by_turn):
+        config.algorithm = {"gsspo_credit": credit}
+    with pytest.raises(LaunchError, match=rf"returns no 'turns', without which algorithm.gsspo_credit={credit} is the"):
+        preflight.check_reward(without)
+    preflight.check_reward(by_turn)
 
 
 @pytest.mark.parametrize("name", ["fine", "own", "asks"])

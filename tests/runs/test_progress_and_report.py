@@ -278,6 +278,12 @@ def test_a_trajectory_without_an_answer_says_why(capsys):
     assert "no answer: turn limit" in capsys.readouterr().out
 
 
+def test_a_trajectory_shows_what_its_turns_earned(capsys):
+    turns = [Turn(text="", error="broken", reward=-0.5), Turn(text="", reward=0.0), Turn(text="", answer="x")]
+    print_trajectory(Console(width=100), Trajectory(question="q", turns=turns, ended_by=EndedBy.ANSWERED))
+    assert [line.strip() for line in capsys.readouterr().out.splitlines() if "earned" in line] == ["earned -0.50"]
+
+
 def test_the_last_exception_of_a_log_is_its_cause(tmp_path):
     log = tmp_path / "train.log"
     log.write_text("ValueError: old run\n")

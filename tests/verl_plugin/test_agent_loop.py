@@ -5,6 +5,7 @@ from typing import Any
 
 import hydra
 import pytest
+import torch
 from support.chat_templates import CHATML, KINDS, tokenizer_of
 from support.qwen_like_tokenizer import qwen_like_tokenizer
 from support.sessions import QUESTION, new_session, play, response_ids
@@ -80,6 +81,25 @@ async def test_only_what_an_operator_failure_ended_stays_out_of_the_loss(ended_b
         assert output.response_mask == [0] * len(session.response_mask)
     else:
         assert output.response_mask == session.response_mask
+
+
+@pytest.mark.parametrize("by_turn", [(-0.1, 0.3), (None, None), (0.0, -0.1)])
+async def test_verl_gets_what_a_turn_earned_on_the_turns_last_token_and_the_rest_on_the_last(by_turn: tuple):
+    session, _ = await new_session(qwen_like_tokenizer(), [CALL, ANSWER])
+    await play(session, ["<info>Anker</info>"])
+    first = session.response_mask.index(0)
+    turns = [Turn(text=CALL, tokens=(0, first)), Turn(text=ANSWER, tokens=(first + 9, len(session.response_mask)))]
+    output = session._loop._output(session, Trajectory(question="q", turns=turns, ended_by=EndedBy.ANSWERED))
+    assert "rm_scores" not in output.as_dict()  # nobody has scored it yet
+    for turn, earned in zip(output.extra_fields["trajectory"]["turns"], by_turn, strict=True):
+        turn["reward"] = earned
+    outcome, own = 1.0, [earned or 0.0 for earned in by_turn]
+    output.reward_score = outcome + sum(own)
+    scores = output.as_dict()["rm_scores"]
+    expected = torch.zeros(len(session.response_mask))
+    expected[first - 1], expected[-1] = own[0], outcome + own[1]
+    torch.testing.assert_close(scores, expected)
+    assert float(scores.sum()) == pytest.approx(output.reward_score)
 
 
 async def test_the_trainer_gets_the_sessions_tokens_and_the_trajectory():

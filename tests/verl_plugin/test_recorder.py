@@ -96,6 +96,18 @@ def test_a_record_holds_its_gold_answers_and_what_it_earned(tmp_path: Path, queu
     assert trajectory.reward == {"reward": 1.0, "acc": 1.0}
 
 
+def test_a_record_holds_what_its_turns_earned_and_a_metric_their_sum(tmp_path: Path, queue: Queue):
+    one = row("a")
+    one["extra_fields"]["trajectory"]["turns"][0]["reward"] = -0.5
+    one["extra_fields"]["reward_extra_info"]["turns"] = -0.5
+    one["rm_scores"] = torch.tensor([-0.5, 1.0])
+    metrics = record(new_recorder(tmp_path), queue, 1, [one, row("b")])
+    assert (metrics["reward/turns"], metrics["reward/reward"]) == (-0.5, 0.75)  # the other has none: that is no zero
+    told, untold = read_jsonl(tmp_path / "train" / "1.jsonl")
+    assert (told.reward, told.turns[0].reward) == ({"reward": 0.5, "acc": 1.0, "turns": -0.5}, -0.5)
+    assert (untold.reward, untold.turns[0].reward) == ({"reward": 1.0, "acc": 1.0}, None)
+
+
 def test_of_what_a_reward_tells_the_numbers_are_kept(tmp_path: Path, queue: Queue):
     recorder, one = new_recorder(tmp_path), row("a")
     one["extra_fields"]["reward_extra_info"] = {"acc": True, "score": 2, "pred": "Anker", "detail": None}

@@ -147,6 +147,16 @@ async def test_the_settings_are_the_configurations():
     assert output.reward_score == pytest.approx(0.3 * 2 / 3)  # one word of two is a gold answer
 
 
+async def test_what_turns_earn_is_recorded_with_them_and_is_no_metric_of_verls():
+    section = {"reward": {"function": "workflow_r1.reward:turn_reward", "settings": {"call": -0.25, "f1": 0.75}}}
+    output = await scored(recorded(), section)
+    assert output.reward_score == pytest.approx(0.5 - 0.5 - 0.25)
+    parts = output.extra_fields["reward_extra_info"]
+    assert parts == {"acc": 0.0, "f1": pytest.approx(2 / 3), "sub_em": 1.0, "turns": -0.75}
+    kept = Trajectory.model_validate(output.extra_fields["trajectory"])
+    assert [turn.reward for turn in kept.turns] == [-0.5, -0.25, 0.0]
+
+
 @pytest.mark.parametrize("extra_fields", [{}, {"trajectory": None}, {"turn_scores": []}])
 async def test_a_row_of_another_agent_loop_is_refused_with_what_to_set(extra_fields: dict[str, Any]):
     with pytest.raises(ValueError, match=r"set agent_name in the data, or .*default_agent_loop, to workflow_r1_agent"):

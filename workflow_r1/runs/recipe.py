@@ -60,11 +60,12 @@ def with_quoted_paths(overrides: Sequence[str]) -> list[str]:
 
 
 def with_our_settings(overrides: Sequence[str]) -> list[str]:
-    """The overrides, where those of the `workflow_r1` section may name what no recipe holds.
+    """The overrides, where those of the section `workflow_r1` and `algorithm.gsspo_...` may name what no recipe holds.
 
-    Its defaults, and what is no setting of it, stand in `WorkflowConfig` alone.
+    Their defaults, and what is no setting of ours, stand in `WorkflowConfig` and `Credit` alone.
     """
-    return [f"++{override}" if re.match(r"workflow_r1[.=]", override) else override for override in overrides]
+    ours = re.compile(r"workflow_r1[.=]|algorithm\.gsspo_")
+    return [f"++{override}" if ours.match(override) else override for override in overrides]
 
 
 def _readable(value: str) -> str:

@@ -135,6 +135,8 @@ def print_trajectory(console: Console, trajectory: Trajectory) -> None:
             console.print(Text.assemble(("    →", "dim"), f" {output}"))
         if turn.error:
             console.print(Text.assemble(("    malformed", "red"), f" {turn.error}"))
+        if turn.reward:
+            console.print(Text(f"    earned {turn.reward:+.2f}", "dim"))
         if turn.answer is not None:
             console.print(Text.assemble(("  answer", "bold"), f"   {turn.answer}"))
     if trajectory.answer is None:

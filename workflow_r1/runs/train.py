@@ -173,6 +173,7 @@ def _environment(trackers: list[str], cpu: bool, output_dir: Path) -> Mapping[st
 
 def _check(config: DictConfig, environ: Mapping[str, str], needs_policy: bool, start: Start) -> None:
     preflight.check_keys(config)
+    preflight.check_credit(config)
     preflight.check_unread(config)
     preflight.check_numbers(config)
     preflight.check_rollouts(config)

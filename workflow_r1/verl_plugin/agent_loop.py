@@ -53,7 +53,7 @@ class WorkflowAgentLoop(AgentLoopBase):
         if trajectory.ended_by is EndedBy.OPERATOR_FAILURE:
             # No token of it enters the loss, and the gsspo advantage leaves it out of its group's statistics.
             response_mask = [0] * len(response_mask)
-        return AgentLoopOutput(
+        return WorkflowOutput(
             prompt_ids=session.prompt_ids,
             response_ids=response_ids,
             response_mask=response_mask,
@@ -71,6 +71,19 @@ class WorkflowAgentLoop(AgentLoopBase):
                 "tool_rewards": [],
             },
         )
+
+
+class WorkflowOutput(AgentLoopOutput):
+    """verl puts all that a response earned on its last token; here what a turn earned stands on the turn's."""
+
+    def as_dict(self) -> dict[str, Any]:
+        fields = super().as_dict()
+        turns = [turn for turn in self.extra_fields["trajectory"]["turns"] if turn["reward"] is not None]
+        if turns and self.reward_score is not None:
+            fields["rm_scores"][-1] = self.reward_score - sum(turn["reward"] for turn in turns)
+            for turn in turns:
+                fields["rm_scores"][turn["tokens"][1] - 1] += turn["reward"]
+        return fields
 
 
 @lru_cache(maxsize=1)

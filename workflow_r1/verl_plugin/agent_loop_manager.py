@@ -14,7 +14,7 @@ import ray
 import transfer_queue as tq
 from ray.exceptions import RayError
 
-from workflow_r1.verl_plugin.reward_manager import UNSCORED
+from workflow_r1.verl_plugin.reward_manager import BY_TURN, UNSCORED
 from workflow_r1.verl_plugin.stops import describe
 from workflow_r1.verl_plugin.upstream import AgentLoopManagerTQ, AgentLoopOutput, AgentLoopWorkerTQ
 
@@ -54,8 +54,11 @@ class WorkflowAgentLoopWorker(AgentLoopWorkerTQ):
         """As verl's; what could not be scored gets an empty mask: no part in the loss or in its group's statistics."""
         await super()._compute_score(outputs, kwargs)
         fields = outputs[-1].extra_fields
-        if (reason := fields.get("reward_extra_info", {}).pop(UNSCORED, None)) is not None:
-            fields.get("trajectory", {})[UNSCORED] = reason
+        parts, record = fields.get("reward_extra_info", {}), fields.get("trajectory", {})
+        for turn, earned in zip(record.get("turns", ()), parts.pop(BY_TURN, ()), strict=False):
+            turn["reward"] = earned
+        if (reason := parts.pop(UNSCORED, None)) is not None:
+            record[UNSCORED] = reason
             for output in outputs:
                 output.response_mask = [0] * len(output.response_mask)
 

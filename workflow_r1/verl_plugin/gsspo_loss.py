@@ -6,6 +6,7 @@
 Importing this module registers them. What they compute is in `workflow_r1.gsspo` and `workflow_r1.advantage`.
 """
 
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,7 @@ import torch
 from omegaconf import DictConfig
 
 from workflow_r1.advantage import group_relative_advantages
+from workflow_r1.credit import Credit
 from workflow_r1.gsspo import GSsPOLoss, check_weighting, gsspo_loss, soft_gsspo_loss
 from workflow_r1.system.loading import load_object
 from workflow_r1.turn_metrics import turn_sums
@@ -189,14 +191,17 @@ def compute_gsspo_advantage(
     response_mask: torch.Tensor,
     index: np.ndarray,
     config: Any = None,
+    turn_mask: torch.Tensor | None = None,
+    states: Sequence[Sequence[Hashable]] | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Group-relative advantages, see `workflow_r1.advantage.group_relative_advantages`.
 
     Args:
         token_level_rewards, response_mask: (B, T).
         index: (B,) prompt ids, which make the groups.
-        config: verl's algorithm configuration. Read are `norm_adv_by_std_in_grpo` (default True) and
-            `gsspo_turn_rewards` (default False; switched on by `+algorithm.gsspo_turn_rewards=True`).
+        config: verl's algorithm configuration. Read are `norm_adv_by_std_in_grpo` (default True) and what `Credit.of`
+            takes, as `+algorithm.gsspo_credit=discounted`.
+        turn_mask, states: as there; from verl's V1 trainer alone (`workflow_r1.verl_plugin.patches`).
 
     Returns:
         The advantages, (B, T), as advantages and as returns.
@@ -206,7 +211,9 @@ def compute_gsspo_advantage(
         token_level_rewards,
         response_mask,
         index.tolist(),
+        credit=Credit.of(options),
+        turn_mask=turn_mask,
+        states=states,
         normalise_by_std=options.get("norm_adv_by_std_in_grpo", True),
-        turn_rewards=options.get("gsspo_turn_rewards", False),
     )
     return advantages, advantages

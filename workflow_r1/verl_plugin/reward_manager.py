@@ -8,12 +8,15 @@ import numpy as np
 from workflow_r1.config import WorkflowConfig
 from workflow_r1.data.verl_rows import row_golds
 from workflow_r1.operators.judge import RewardOperators
-from workflow_r1.reward import Reward
+from workflow_r1.reward import TURNS, Reward
 from workflow_r1.trajectory import Trajectory
 from workflow_r1.verl_plugin.upstream import DataProto, RewardManagerBase, register_reward_manager
 
 UNSCORED = "unscored"
-"""Among the parts that verl is told: why there is no reward. A text, which is none of verl's metrics."""
+"""Among the parts that verl is told: why there is no reward. `WorkflowAgentLoopWorker` takes it out again."""
+
+BY_TURN = "by_turn"
+"""Likewise: what each turn earned."""
 
 _PACKED = ("tool_extra_fields", "__num_turns__", "prompt_len", "response_len")  # by verl, beside the row's columns
 
@@ -48,7 +51,9 @@ class WorkflowRewardManager(RewardManagerBase):
         await self.reward.score(trajectory, row_golds(fields["reward_model"]), row, operators)
         if trajectory.unscored is not None:
             return {"reward_score": 0.0, "reward_extra_info": {UNSCORED: trajectory.unscored}}
-        parts = dict(trajectory.reward)
+        parts: dict[str, Any] = dict(trajectory.reward)
+        if TURNS in parts:
+            parts[BY_TURN] = [turn.reward for turn in trajectory.turns]
         return {"reward_score": parts.pop("reward"), "reward_extra_info": parts}
 
 

@@ -71,6 +71,7 @@ MEMBERS = {
 PATCHED = {
     "compute_rollout_correction_weights": "verl.trainer.ppo.rollout_corr_helper",
     "compute_rollout_rejection_mask": "verl.trainer.ppo.rollout_corr_helper",
+    "compute_rollout_correction_and_add_to_batch": "verl.trainer.ppo.v1.trainer_base",
     "compute_advantage_for_multi_trajectories": "verl.trainer.ppo.v1.trainer_base",
     "initialize_global_process_group_ray": "verl.utils.distributed",  # on a CPU alone, as the next
     "CPUOffloadPolicy": "verl.workers.engine.fsdp.transformer_impl",

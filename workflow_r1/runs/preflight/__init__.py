@@ -5,6 +5,7 @@ Every check raises `LaunchError` with one sentence that says what to do.
 
 from workflow_r1.runs.preflight.batches import check_batches
 from workflow_r1.runs.preflight.correction import check_correction
+from workflow_r1.runs.preflight.credit import check_credit
 from workflow_r1.runs.preflight.data import check_data
 from workflow_r1.runs.preflight.lengths import check_lengths
 from workflow_r1.runs.preflight.machine import (
@@ -28,6 +29,7 @@ __all__ = [
     "check_batches",
     "check_chat_template",
     "check_correction",
+    "check_credit",
     "check_data",
     "check_keys",
     "check_lengths",

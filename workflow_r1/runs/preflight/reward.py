@@ -4,14 +4,14 @@ import asyncio
 import os
 from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from workflow_r1.config import WorkflowConfig
 from workflow_r1.data.training import iterate_rows, load_training_file
 from workflow_r1.data.validation import answering, silent
 from workflow_r1.data.verl_rows import row_golds, row_question
 from workflow_r1.operators.judge import RewardOperators
-from workflow_r1.reward import Reward, RewardError
+from workflow_r1.reward import TURNS, Reward, RewardError
 from workflow_r1.runs.preflight.rollouts import REWARD_MANAGER
 from workflow_r1.runs.recipe import LaunchError
 
@@ -31,8 +31,9 @@ def check_reward(config: DictConfig) -> None:
     section = WorkflowConfig.parse(config)
     try:
         reward = Reward(section.reward)
+        credit = OmegaConf.select(config, "algorithm.gsspo_credit")
         if (row := _first_row(config)) is not None:
-            asyncio.run(_try(reward, section, row, config.data.get("prompt_key", "prompt")))
+            asyncio.run(_try(reward, section, row, config.data.get("prompt_key", "prompt"), credit))
     except RewardError as error:
         raise LaunchError(str(error)) from None
 
@@ -47,7 +48,7 @@ def _first_row(config: DictConfig) -> dict[str, Any] | None:
     return next(iter(iterate_rows(loaded, loaded.column_names)))
 
 
-async def _try(reward: Reward, section: WorkflowConfig, row: dict[str, Any], prompt_key: str) -> None:
+async def _try(reward: Reward, section: WorkflowConfig, row: dict[str, Any], prompt_key: str, credit: Any) -> None:
     question, golds = row_question(row, prompt_key), row_golds(row["reward_model"])
     pool = section.operator_pool(os.environ) if reward.asks_operators else None
     try:
@@ -56,6 +57,12 @@ async def _try(reward: Reward, section: WorkflowConfig, row: dict[str, Any], pro
             await reward.score(trajectory, golds, row, RewardOperators(pool) if pool else None)
             if trajectory.unscored is not None:
                 raise RewardError(f"The reward {section.reward.function} cannot be had: {trajectory.unscored}")
+            if credit in ("turn_rewards", "zero_sum") and TURNS not in trajectory.reward:
+                raise RewardError(
+                    f"The reward function {section.reward.function} returns no {TURNS!r}, without which "
+                    f"algorithm.gsspo_credit={credit} is the outcome alone: return what each turn earned "
+                    "(docs/reward.md), or take another credit."
+                )
     finally:
         if pool is not None:
             await pool.aclose()
