@@ -23,6 +23,7 @@ config
 world
 runs
 evaluation verl_plugin
+viewer
 cli
 """.strip().splitlines()
 """From what knows nothing of the others to what uses them; those in one line do not know each other."""

@@ -36,7 +36,7 @@ def test_a_wrong_answer_shows_the_gold_one_in_another_colour():
     )
     assert right.text == "Jaws"
     assert wrong.text == "Jaws\n(gold: Alien)"
-    assert right.color != wrong.color
+    assert (right.kind, wrong.kind) == ("right", "wrong")
 
 
 def test_any_text_can_be_drawn(tmp_path):

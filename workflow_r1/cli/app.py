@@ -12,6 +12,7 @@ from workflow_r1.cli.data import prepare, validate
 from workflow_r1.cli.evaluation import ask, compare, eval_
 from workflow_r1.cli.operators import operators_app
 from workflow_r1.cli.training import train
+from workflow_r1.cli.viewer import view
 from workflow_r1.cli.world import world_app
 from workflow_r1.services.proxies import exempt_this_machine
 from workflow_r1.system.environment import EnvironmentFault, prepare_environment
@@ -50,5 +51,6 @@ app.command("eval")(eval_)
 app.command()(compare)
 app.command()(ask)
 app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(train)
+app.command()(view)
 app.add_typer(operators_app, name="operators")
 app.add_typer(world_app, name="world")

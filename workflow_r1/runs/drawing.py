@@ -13,7 +13,8 @@ _CONSIDERED = 2_000  # characters of a text
 _COLUMN, _LINE, _GAP = 3.2, 0.17, 0.45  # inches
 _FIELD = re.compile(r"<(?P<name>\w+)>(?P<value>.*?)</(?P=name)>", re.DOTALL)
 _ARROW = {"arrowstyle": "->", "color": "0.5", "shrinkA": 1, "shrinkB": 1}
-_PLAIN, _CALL, _RIGHT, _WRONG = "#f2f2f2", "#dbe9f6", "#d9f0d3", "#f9d9d5"
+_PLAIN, _CALL, _RIGHT, _WRONG = "plain", "call", "right", "wrong"
+_COLORS = {_PLAIN: "#f2f2f2", _CALL: "#dbe9f6", _RIGHT: "#d9f0d3", _WRONG: "#f9d9d5"}
 
 
 @dataclass(frozen=True)
@@ -22,12 +23,13 @@ class Node:
 
     Attributes:
         title: its first line, in bold.
+        kind: `plain`, `call`, `right` or `wrong`, which gives it its colour.
         reads: what the arrows that leave it carry.
     """
 
     title: str
     text: str
-    color: str
+    kind: str
     reads: str = ""
 
 
@@ -49,11 +51,11 @@ def _turn(turn: Turn) -> list[Node]:
 
 def _end(trajectory: Trajectory) -> Node:
     if trajectory.answer is None:
-        return Node("no answer", trajectory.ended_by.value.replace("_", " "), _WRONG)
+        return Node("no answer", trajectory.ended_by.replace("_", " "), _WRONG)
     right = trajectory.reward.get("acc")
     gold = "" if right is None or right > 0 or not trajectory.golds else f"\n(gold: {' | '.join(trajectory.golds)})"
-    color = _PLAIN if right is None else _RIGHT if right > 0 else _WRONG
-    return Node("answer", trajectory.answer + gold, color)
+    kind = _PLAIN if right is None else _RIGHT if right > 0 else _WRONG
+    return Node("answer", trajectory.answer + gold, kind)
 
 
 def draw_workflow(trajectory: Trajectory, path: Path) -> None:
@@ -82,7 +84,7 @@ def draw_workflow(trajectory: Trajectory, path: Path) -> None:
                 ha="center",
                 va="center",
                 fontsize=8,
-                bbox={"boxstyle": "round,pad=0.4", "facecolor": node.color, "edgecolor": "0.6"},
+                bbox={"boxstyle": "round,pad=0.4", "facecolor": _COLORS[node.kind], "edgecolor": "0.6"},
             )
             axes.text(x + 0.08, top + box + label / 2, _wrap(node.reads), va="center", fontsize=7, color="0.35")
         above, gap = centers, label

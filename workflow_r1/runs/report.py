@@ -140,7 +140,7 @@ def print_trajectory(console: Console, trajectory: Trajectory) -> None:
         if turn.answer is not None:
             console.print(Text.assemble(("  answer", "bold"), f"   {turn.answer}"))
     if trajectory.answer is None:
-        console.print(f"  no answer: {trajectory.ended_by.value.replace('_', ' ')}")
+        console.print(f"  no answer: {trajectory.ended_by.replace('_', ' ')}")
     if trajectory.golds:
         console.print(Text(f"  gold     {' | '.join(trajectory.golds)}", "dim"))
 

@@ -1,0 +1,36 @@
+"""`workflow-r1 view`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from workflow_r1.errors import UserError
+from workflow_r1.system.terminal import TextConsole, fail
+
+
+def view(
+    paths: Annotated[
+        list[Path],
+        typer.Argument(help="Runs, evaluations, comparisons, or folders that hold several; running or finished."),
+    ],
+    text: Annotated[bool, typer.Option("--text", help="Print to the terminal instead.")] = False,
+    part: Annotated[
+        str | None, typer.Option(help="With --text: train, val or eval. Default: what there is, train first.")
+    ] = None,
+    step: Annotated[int | None, typer.Option(help="With --text: of which step. Default: the last.")] = None,
+    question: Annotated[
+        str | None, typer.Option(help="With --text: the rollouts of each question that holds this text.")
+    ] = None,
+    line: Annotated[
+        int | None, typer.Option(help="With --text: the trajectory in this line of the step's file.")
+    ] = None,
+) -> None:
+    """Look inside trajectories: every one as the workflow that it is."""
+    from workflow_r1.viewer.sources import roots_of
+    from workflow_r1.viewer.text import Wanted, print_view
+
+    try:
+        print_view(TextConsole(), roots_of(paths), Wanted(part, step, question, line))
+    except UserError as error:
+        fail(error)
