@@ -93,6 +93,17 @@ def test_gsspos_and_the_rollouts_metrics_are_logged(embedded_run, resumed):
     assert data["actor/subsequences_per_response"] > 1
 
 
+def test_the_metrics_by_turn_are_logged_as_means(embedded_run, resumed):
+    data = embedded_run.metrics[STEPS]
+    assert data["turn_fraction/1"] + data["turn_fraction/2"] <= 1
+    assert data["turn_fraction/1"] == pytest.approx(1 / data["actor/subsequences_per_response"], rel=0.2)
+    assert data["turn_ratio_std/1"] > 0
+    assert data["turn_entropy/1"] > 0
+    assert data["turn_mismatch/1"] < 1e-6
+    assert data["mismatch/eff_sample_size"] == pytest.approx(1, abs=1e-4)
+    assert not [name for name in data if "turn_sums" in name]
+
+
 def test_the_rewards_parts_are_validated_by_data_source(embedded_run, resumed):
     for source in ("world_single", "world_two_hop"):
         assert f"val-core/{source}/acc/mean@1" in embedded_run.metrics[STEPS]

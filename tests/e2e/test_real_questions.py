@@ -3,7 +3,8 @@
 The tiny policy cannot read them and the simulated operators do not know them; what is shown is that the pipeline takes
 them. The endpoint is one that the user pays for: with a key that must not turn up anywhere, and a budget that ends the
 run after the step that spends it. The settings are the reference recipe's where they differ from the embedded ones:
-a loss with a reference policy, packed sequences, gradient checkpointing; and several files, and a tracker of verl's.
+a loss with a reference policy, packed sequences, gradient checkpointing; and several files, a tracker of verl's, and
+old log-probs from the rollout.
 """
 
 import subprocess
@@ -50,6 +51,7 @@ def stopped(run: Run, prepared: Path) -> str:
         command = run.start(
             f"data.train_files=[{prepared / 'train.parquet'},{prepared / 'test.parquet'}]",
             "actor_rollout_ref.actor.use_kl_loss=true",
+            "algorithm.rollout_correction.bypass_mode=true",
             "actor_rollout_ref.model.use_remove_padding=true",
             "actor_rollout_ref.model.enable_gradient_checkpointing=true",
             "trainer.logger=tensorboard",
@@ -98,6 +100,14 @@ def test_the_recipes_own_loss_is_rehearsed_without_a_gpu(run: Run, stopped: str)
     # Of one update, before which the policy is its own reference.
     assert run.metrics[1]["actor/kl_loss"] == pytest.approx(0, abs=1e-6)
     assert run.metrics[1]["timing_s/ref"] > 0
+
+
+def test_with_the_rollouts_log_probs_as_the_old_ones_the_mismatch_is_still_measured(run: Run, stopped: str) -> None:
+    measured = ("training/rollout_probs_diff_mean", "mismatch/k3", "turn_entropy/1", "actor/entropy")
+    assert [name for name in measured if name not in run.metrics[1]] == []
+    # One update, before which the policy is the sampler.
+    assert run.metrics[1]["actor/ratio_std"] < 1e-4
+    assert run.metrics[1]["timing_s/old_log_prob"] < run.metrics[1]["timing_s/ref"]
 
 
 def test_a_tracker_writes_into_the_runs_folder(run: Run, stopped: str) -> None:
