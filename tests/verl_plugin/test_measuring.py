@@ -59,6 +59,7 @@ class Workers:
 
     def compute_log_prob(self, batch: KVBatchMeta) -> KVBatchMeta:
         self.asked.append(len(batch))
+        self.keys = batch.keys
         for key in batch.keys:
             # verl's actor returns prompt and response together; here the prompt is one token.
             self.queue.rows[key] |= {"log_probs": torch.full((3,), -1.1), "entropy": torch.full((3,), 2.0)}
@@ -90,6 +91,7 @@ def test_in_bypass_mode_the_old_log_probs_are_the_samplers_and_the_mismatch_is_t
     measuring, metrics = trainer(queue, f"{BYPASS}=True"), {}
     measuring._compute_old_log_prob(queue.batch, metrics)
     assert measuring.actor_rollout_wg.asked == [RESPONSES // 16]
+    assert measuring.actor_rollout_wg.keys == ["q0_0_0", "q16_0_0", "q32_0_0", "q48_0_0"]
     assert {float(row["old_log_probs"].mean()) for row in queue.rows.values()} == {-1.0}
     assert metrics["mismatch/k1"] == pytest.approx(0.1)
     assert metrics["training/rollout_probs_diff_mean"] == pytest.approx(0.035, abs=1e-3)  # e^-1 - e^-1.1

@@ -23,7 +23,7 @@ class MeasuringTrainer(PPOTrainerSync):
             metrics.update(self._mismatch(batch))
             return batch
         # Whatever this writes for its sample is written over when the sampler's log-probs become the old ones.
-        sample = batch.select_keys(batch.keys[: self._sample_size(len(batch))])
+        sample = batch.select_keys(self._sampled(batch.keys))
         correction.bypass_mode = False
         try:
             super()._compute_old_log_prob(sample, metrics)
@@ -39,10 +39,11 @@ class MeasuringTrainer(PPOTrainerSync):
         metrics.update(turn_means({name.removeprefix(TURN_SUMS): total for name, total in sums.items()}))
         return batch
 
-    def _sample_size(self, responses: int) -> int:
-        """Some for every rank, and as many for each."""
+    def _sampled(self, keys: list[str]) -> list[str]:
+        """Some for every rank, as many for each, from all over the batch, which verl has ordered by length."""
         ranks = self.actor_rollout_wg.world_size
-        return max(responses // SAMPLED // ranks, 1) * ranks
+        size = max(len(keys) // SAMPLED // ranks, 1) * ranks
+        return keys[:: len(keys) // size][:size]
 
     def _mismatch(self, batch: Any) -> dict[str, float]:
         if not self.config.actor_rollout_ref.rollout.calculate_log_probs:
