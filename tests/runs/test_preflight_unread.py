@@ -6,7 +6,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from workflow_r1.runs.preflight import check_unread, several_outputs_note, unread_notes
+from workflow_r1.runs.preflight import check_unread, unread_notes
 from workflow_r1.runs.preflight.unread import NOTED, NOTED_WHERE, UNREAD
 from workflow_r1.runs.recipe import EMBEDDED, REFERENCE, LaunchError
 
@@ -81,13 +81,3 @@ def test_what_nothing_reads_is_still_in_verls_tree_with_that_value():
     assert {name: OmegaConf.select(tree, name, throw_on_missing=True) for name in table} == {
         name: entry[0] for name, entry in table.items()
     }
-
-
-def test_a_loop_that_may_return_several_outputs_is_named_before_the_run_that_would_refuse_them(changed):
-    loops = "actor_rollout_ref.rollout.agent.agent_loop_config_path"
-    assert several_outputs_note(changed({})) is None
-    assert several_outputs_note(changed({loops: "mine.yaml"})).startswith(
-        "Note: algorithm.adv_estimator=gsspo takes one"
-    )
-    assert f"{loops}=mine.yaml" in several_outputs_note(changed({}))
-    assert several_outputs_note(changed({"algorithm.adv_estimator": "grpo"})) is None

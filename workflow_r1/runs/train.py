@@ -99,7 +99,7 @@ def train(overrides: Sequence[str], recipe: str | None = None) -> int:
         if template:
             console.print("The policy has no chat template that will do and gets another: docs/models.md says which.")
             overrides = [*overrides, f"actor_rollout_ref.model.custom_chat_template={quoted(template)}"]
-        warnings = [lost_text, preflight.clip_range_warning(config), preflight.several_outputs_note(config)]
+        warnings = [lost_text, preflight.clip_range_warning(config)]
         for note in filter(None, [*warnings, *preflight.unread_notes(config)]):
             console.print(note, style="yellow")
         if needs_policy:

@@ -4,10 +4,12 @@ replaces."""
 from collections.abc import Hashable, Sequence
 from typing import Any
 
+import torch
 import transfer_queue as tq
 
 from workflow_r1.trajectory import Trajectory
 from workflow_r1.verl_plugin.gsspo_loss import compute_gsspo_advantage
+from workflow_r1.verl_plugin.outputs import Rollouts
 from workflow_r1.verl_plugin.upstream import replaces_verls
 
 TURN_MASK = "turn_mask"
@@ -26,35 +28,32 @@ def compute_rollout_correction_and_add_to_batch(wrapped: Any, instance: Any, arg
 @replaces_verls
 def compute_advantage_for_multi_trajectories(wrapped: Any, instance: Any, args: tuple, kwargs: dict) -> Any:
     """verl 0.9.1 hands an estimator of the registry rewards, mask and uid alone (trainer/ppo/ray_trainer.py:251), and
-    takes one output a rollout out of several for its own grpo alone (trainer/ppo/v1/utils.py:174).
-
-    Raises:
-        ValueError: gsspo would be given several outputs of a rollout, and could not tell them from further rollouts.
-    """
+    treats several outputs of a rollout as one for its own grpo alone (trainer/ppo/v1/utils.py:174)."""
     if kwargs["adv_estimator"] != "gsspo":
         return wrapped(*args, **kwargs)
     data, keys, config = args[0], kwargs["batch_keys"], kwargs["config"]
-    if any(key.rsplit("_", 1)[1] != "0" for key in keys):  # `{uid}_{rollout}_{output}`
-        raise ValueError(
-            "An agent loop returned several outputs for one rollout, and algorithm.adv_estimator=gsspo would count "
-            "each as a rollout of its own: return one output, or set algorithm.adv_estimator=grpo."
-        )
-    data.batch["advantages"], data.batch["returns"] = compute_gsspo_advantage(
-        data.batch["token_level_rewards"],
-        data.batch["response_mask"],
-        data.non_tensor_batch["uid"],
+    rollouts, rewards = Rollouts.of(keys), data.batch["token_level_rewards"]
+    earned = torch.zeros_like(rewards)
+    earned[rollouts.last] = rewards[rollouts.last]  # the other outputs have copies of the same reward
+    turn_mask = data.batch.get(TURN_MASK, None)
+    advantages, _ = compute_gsspo_advantage(
+        rollouts.join(earned),
+        rollouts.join(data.batch["response_mask"]),
+        data.non_tensor_batch["uid"][rollouts.last],
         config=config,
-        turn_mask=data.batch.get(TURN_MASK, None),
-        states=_states(keys) if config.get("gsspo_credit") == "anchors" else None,
+        turn_mask=None if turn_mask is None else rollouts.join(turn_mask),
+        states=_states(keys, rollouts) if config.get("gsspo_credit") == "anchors" else None,
     )
+    data.batch["advantages"] = data.batch["returns"] = rollouts.split(advantages, rewards)
     return data
 
 
-def _states(keys: Sequence[str]) -> list[list[Hashable]] | None:
-    """What the turns behind the transfer queue's `keys` started from; None where an agent loop has not recorded it."""
+def _states(keys: Sequence[str], rollouts: Rollouts) -> list[list[Hashable]] | None:
+    """What the turns of the rollouts behind the transfer queue's `keys` started from; None where an agent loop has not
+    recorded it, as none does that returns several outputs."""
     fields = tq.kv_batch_get(keys=list(keys), partition_id="train", select_fields=["extra_fields"])
     records = [extra.get("trajectory") for extra in fields.pop("extra_fields").tolist()]
-    if None in records:
+    if None in records or not rollouts.single:
         return None
     trajectories = [Trajectory.model_validate(record) for record in records]
     return [

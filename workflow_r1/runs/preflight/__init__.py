@@ -21,7 +21,7 @@ from workflow_r1.runs.preflight.operators import check_operators
 from workflow_r1.runs.preflight.resume import check_resume
 from workflow_r1.runs.preflight.reward import check_reward
 from workflow_r1.runs.preflight.rollouts import check_rollouts
-from workflow_r1.runs.preflight.settings import check_keys, clip_range_warning, several_outputs_note
+from workflow_r1.runs.preflight.settings import check_keys, clip_range_warning
 from workflow_r1.runs.preflight.training import check_training
 from workflow_r1.runs.preflight.unread import check_unread, unread_notes
 
@@ -47,7 +47,6 @@ __all__ = [
     "check_training",
     "check_unread",
     "clip_range_warning",
-    "several_outputs_note",
     "unread_notes",
     "usable_hardware",
 ]

@@ -22,18 +22,6 @@ def check_keys(config: DictConfig) -> None:
             )
 
 
-def several_outputs_note(config: DictConfig) -> str | None:
-    """One sentence where an agent loop of the user's own might return what gsspo refuses, which only a step shows."""
-    loops = config.actor_rollout_ref.rollout.agent.agent_loop_config_path
-    if config.algorithm.adv_estimator != "gsspo" or not loops:
-        return None
-    return (
-        "Note: algorithm.adv_estimator=gsspo takes one output a rollout: where an agent loop of "
-        f"actor_rollout_ref.rollout.agent.agent_loop_config_path={loops} returns several, the run ends in its first "
-        "step (algorithm.adv_estimator=grpo takes them)."
-    )
-
-
 def clip_range_warning(config: DictConfig) -> str | None:
     """One sentence where GSsPO's clip range is no trust region, else None."""
     actor = config.actor_rollout_ref.actor
