@@ -1,4 +1,4 @@
-"""Time of every credit by turn, and of the dearest together with the correction by turn, against verl's own correction.
+"""Time of credit and metrics by turn, and of both together with the correction by turn, against verl's own correction.
 
     python benchmarks/credit_speed.py
 
@@ -22,9 +22,12 @@ from rich.console import Console
 from rich.table import Table
 
 from workflow_r1.credit import ESTIMATORS
+from workflow_r1.gsspo import find_subsequences
+from workflow_r1.turn_metrics import mismatch_metrics, turn_means, turn_sums
 from workflow_r1.verl_plugin.gsspo_loss import compute_gsspo_advantage
 
 GROUPS, STATES = 512, 30
+METRICS = "metrics by turn"
 RESULT = Path(__file__).parent / "results" / "credit_speed.json"
 
 
@@ -48,18 +51,30 @@ def seconds_of_credit(name: str, inputs: dict) -> float:
     return time.perf_counter() - started
 
 
+def seconds_of_metrics(batch: dict[str, torch.Tensor], advantages: torch.Tensor) -> float:
+    """Those of the mismatch, and the sums that the loss reports of its turns."""
+    started = time.perf_counter()
+    mask, old = batch["response_mask"], batch["old_log_probs"]
+    mismatch_metrics(old, batch["rollout_log_probs"], advantages, mask)
+    runs = find_subsequences(mask)
+    ratio = runs.mean(runs.tokens(old))
+    turn_means(turn_sums(runs, dict.fromkeys(("tokens", "advantage", "clip_fraction", "deviation", "square"), ratio)))
+    return time.perf_counter() - started
+
+
 def main() -> int:
     batch = make_batch()
     inputs = credit_inputs(batch["response_mask"])
-    seconds: dict[str, list[float]] = {name: [] for name in (*CORRECTIONS, *ESTIMATORS)}
+    seconds: dict[str, list[float]] = {name: [] for name in (*CORRECTIONS, *ESTIMATORS, METRICS)}
     for _ in range(WARM_UP + ROUNDS):
         for name, settings in CORRECTIONS.items():
             seconds[name].append(seconds_of(settings, batch))
         for name in ESTIMATORS:
             seconds[name].append(seconds_of_credit(name, inputs))
+        seconds[METRICS].append(seconds_of_metrics(batch, inputs["token_level_rewards"]))
     medians = {name: statistics.median(times[WARM_UP:]) for name, times in seconds.items()}
     verl, turn = (medians[name] for name in CORRECTIONS)
-    ratio = (turn + max(medians[name] for name in ESTIMATORS)) / verl
+    ratio = (turn + max(medians[name] for name in ESTIMATORS) + medians[METRICS]) / verl
     result = {
         "shape": {
             "responses": RESPONSES,
@@ -77,8 +92,9 @@ def main() -> int:
     RESULT.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     table = Table("what", "s", title=f"{RESPONSES:,} x {TOKENS:,} tokens, {SUBSEQUENCES} turns each")
     for name, value in medians.items():
-        table.add_row(f"correction {name}" if name in CORRECTIONS else f"credit {name}", f"{value:.2f}")
-    table.add_row("correction by turn and the dearest credit, ratio", f"{ratio:.2f}")
+        kind = "correction " if name in CORRECTIONS else "credit " if name in ESTIMATORS else ""
+        table.add_row(f"{kind}{name}", f"{value:.2f}")
+    table.add_row("correction by turn, the dearest credit and the metrics, ratio", f"{ratio:.2f}")
     Console().print(table)
     return int(ratio > LIMIT)
 
