@@ -1,4 +1,4 @@
-"""What pyproject.toml cannot say: in a wheel, the recipes of verl/trainer/config lie in the package."""
+"""What pyproject.toml cannot say: in a wheel, the recipes of verl/trainer/config lie in the package, groups below."""
 
 from setuptools import find_packages, setup
 

@@ -11,7 +11,8 @@ from zipfile import ZipFile
 import pytest
 
 ROOT = Path(__file__).parents[1]
-RECIPES = {file.stem for file in (ROOT / "verl/trainer/config").glob("*.yaml")}
+CONFIG = ROOT / "verl/trainer/config"
+RECIPES = {file.stem for file in CONFIG.glob("*.yaml")}
 
 COMPOSE = """
 import json, workflow_r1
@@ -57,5 +58,5 @@ def test_it_holds_every_file_of_the_package(installed: Path):
     def files(folder: Path) -> set[str]:
         return {str(file.relative_to(folder)) for file in folder.rglob("*") if file.suffix not in ("", ".pyc")}
 
-    recipes = {f"recipes/{name}.yaml" for name in RECIPES}
+    recipes = {f"recipes/{file.relative_to(CONFIG)}" for file in CONFIG.rglob("*.yaml")}
     assert files(installed / "workflow_r1") == files(ROOT / "workflow_r1") | recipes

@@ -75,7 +75,7 @@ ACCEPTED = [
     [f"{ROLLOUT}.val_kwargs.do_sample=true", f"{ROLLOUT}.val_kwargs.temperature=0.7", f"{ROLLOUT}.val_kwargs.n=4"],
     [f"{ROLLOUT}.calculate_log_probs=false"],
     [f"{ROLLOUT}.max_model_len=9472"],
-    ["data.max_prompt_length=2048"],
+    ["data.max_prompt_length=2048", f"{ROLLOUT}.max_model_len=10240"],
     [
         f"{ROLLOUT}.agent.default_agent_loop=tool_agent",
         f"{MULTI_TURN}.function_tool_path=tools.py",

@@ -65,7 +65,7 @@ def find_hardware(environ: Mapping[str, str]) -> Hardware:
         return Hardware(gpu=False, note=hidden if has_driver else "")
     trouble = ""
     if has_driver:
-        listed = _listed_gpus()
+        listed = ask_nvidia_smi("-L")
         if re.search(r"^GPU \d", listed, re.MULTILINE):
             _check_choice(visible, listed)
             return Hardware(gpu=True)
@@ -97,12 +97,12 @@ def _check_choice(visible: str | None, listed: str) -> None:
         )
 
 
-def _listed_gpus() -> str:
-    """What `nvidia-smi -L` says, a line per GPU or its trouble."""
+def ask_nvidia_smi(*arguments: str) -> str:
+    """What `nvidia-smi` says, with `-L` a line per GPU, or its trouble."""
     with tempfile.TemporaryFile() as output:  # a pipe would be waited for as long as a child of a hung one holds it
         try:
             subprocess.run(
-                ["nvidia-smi", "-L"],
+                ["nvidia-smi", *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,

@@ -19,6 +19,7 @@ from workflow_r1.runs import preflight
 from workflow_r1.runs.checkpoints import last_step
 from workflow_r1.runs.cpu_environment import cpu_environment
 from workflow_r1.runs.embedded import embedded_policy, embedded_world, stand_ins
+from workflow_r1.runs.gpus import chosen_hardware
 from workflow_r1.runs.progress import follow
 from workflow_r1.runs.recipe import (
     EMBEDDED,
@@ -67,6 +68,9 @@ def train(overrides: Sequence[str], recipe: str | None = None) -> int:
             console.print(hardware.note, style="yellow")
     overrides = with_our_settings(with_quoted_paths(_take_key_out(overrides)))
     config = compose_recipe(recipe, overrides)
+    if chosen := chosen_hardware(config, overrides, os.environ):
+        overrides = [f"hardware={chosen}", *overrides]
+        config = compose_recipe(recipe, overrides)
     WorkflowConfig.parse(config)
     preflight.check_machine(config.trainer.device)
     preflight.check_temporary_folders(os.environ)
