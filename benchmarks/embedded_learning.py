@@ -4,8 +4,8 @@
 
 For each seed: the wall time of the whole run, cold start included (a cached policy is not used), validation EM by data
 source at the first and last validation, the largest difference between the trainer's and the sampler's probabilities,
-and by step how far the turns' ratios spread and how many turns were clipped. Saves results/embedded_learning.json
-beside this file and img/embedded_learning.png.
+and by step how far the turns' ratios spread, how many turns were clipped, and what `workflow_r1.watch` judges. Saves
+results/embedded_learning.json beside this file and img/embedded_learning.png.
 """
 
 import json
@@ -20,9 +20,10 @@ from typing import Annotated
 import matplotlib
 import typer
 
-from workflow_r1.runs.progress import validation_scores
-from workflow_r1.runs.report import mean_scores, read_metrics, validation_steps
+from workflow_r1.runs.progress import read_metrics, validation_scores
+from workflow_r1.runs.report import mean_scores, validation_steps
 from workflow_r1.trajectory import read_jsonl
+from workflow_r1.watch import CONDITIONS
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULT = Path(__file__).parent / "results" / "embedded_learning.json"
@@ -58,6 +59,10 @@ def measure(seed: int, folder: Path) -> dict:
         "ratio_std": {step: data["actor/ratio_std"] for step, data in metrics.items() if "actor/ratio_std" in data},
         "clipped": {step: data["actor/pg_clipfrac"] for step, data in metrics.items() if "actor/pg_clipfrac" in data},
         "reward": {step: d["critic/score/mean"] for step, d in metrics.items() if "critic/score/mean" in d},
+        "watched": {
+            name: {step: data[name] for step, data in metrics.items() if name in data}
+            for name in sorted({condition.metric for condition in CONDITIONS.values()})
+        },
     }
 
 

@@ -21,7 +21,8 @@ from typing import Annotated
 
 import typer
 
-from workflow_r1.runs.report import mean_scores, read_metrics, validation_steps
+from workflow_r1.runs.progress import read_metrics
+from workflow_r1.runs.report import mean_scores, validation_steps
 from workflow_r1.trajectory import read_jsonl
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -9,7 +9,7 @@ from pathlib import Path
 PACKAGE = Path(__file__).parents[1] / "workflow_r1"
 ROOMS = """
 errors records
-system protocol gsspo groups
+system protocol gsspo groups watch
 credit correction
 advantage turn_metrics
 trajectory answers

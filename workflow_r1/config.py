@@ -13,6 +13,7 @@ from workflow_r1.policy.prompt import PolicyPrompt
 from workflow_r1.records import from_json
 from workflow_r1.reward import RewardSettings
 from workflow_r1.rollout import RolloutLimits
+from workflow_r1.watch import WatchSettings
 
 
 class ConfigError(UserError):
@@ -60,6 +61,8 @@ class WorkflowConfig(RolloutSettings):
     """Of a batch's rollouts, how many may end in an exception before the run stops."""
 
     reward: RewardSettings = RewardSettings()
+
+    watch: WatchSettings = WatchSettings()
 
     run_dir: Path | None = None
     """The folder in which the processes of a run keep their limits and what they spend; null keeps limits in each

@@ -16,8 +16,8 @@ from support.processes import still_there
 from support.recording_proxy import RecordingProxy, recording_proxy
 from support.waiting import wait_until
 
+from workflow_r1.runs.progress import read_metrics
 from workflow_r1.runs.recipe import EMBEDDED
-from workflow_r1.runs.report import read_metrics
 from workflow_r1.trajectory import Trajectory, read_jsonl
 
 ROOT = Path(__file__).resolve().parents[2]

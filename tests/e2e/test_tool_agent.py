@@ -8,7 +8,7 @@ import pytest
 from conftest import ROOT, Command
 
 from workflow_r1.runs.cpu_environment import cpu_environment
-from workflow_r1.runs.report import read_metrics
+from workflow_r1.runs.progress import read_metrics
 from workflow_r1.system.cache_dir import cache_dir
 from workflow_r1.world.tiny_policy import ensure_tiny_policy
 from workflow_r1.world.world import World

@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 
 from workflow_r1.operators import Budget, OperatorResult
-from workflow_r1.runs.progress import MetricsTail, StartPhases, describe, validation_scores
+from workflow_r1.runs.progress import MetricsTail, StartPhases, describe, read_metrics, validation_scores
 from workflow_r1.runs.report import (
     RunReport,
     before_and_after,
@@ -15,7 +15,6 @@ from workflow_r1.runs.report import (
     mean_scores,
     print_report,
     print_trajectory,
-    read_metrics,
 )
 from workflow_r1.runs.train import last_error
 from workflow_r1.services.ledger import RunLedger
@@ -153,6 +152,19 @@ def test_folders_and_files_beside_those_of_a_run_do_not_matter(run, caplog):
     assert "Validation at step 0 → step 20" in shown
     assert "ledger.json cannot be read" in shown
     assert "20.jsonl: 1 broken line(s) left out, the first is line 4" in caplog.text
+
+
+def test_what_the_watch_warned_of_and_the_best_checkpoint_are_in_the_report(run):
+    warned = {"step": 2, "text": "the [red]reward falls"}
+    (run / "watch.jsonl").write_text(json.dumps(warned) + "\n")
+    (run / "best" / "global_step_5" / "actor").mkdir(parents=True)
+    (run / "best" / "latest_checkpointed_iteration.txt").write_text("5")
+    console = Console(record=True, width=200)
+    print_report(console, RunReport(run, trajectory_dir=None, ledger=None))
+    shown = console.export_text()
+    assert "warning at step 2: the [red]reward falls\n" in shown
+    assert f"best          {run / 'best' / 'global_step_5' / 'actor'}\n" in shown
+    assert f"checkpoint    {run / 'global_step_20' / 'actor'}\n" in shown
 
 
 def test_what_the_endpoint_did_not_serve_is_said():

@@ -15,7 +15,9 @@ def folder(tmp_path: Path) -> Path:
     for step in (1, 2, 3):
         (folder / f"global_step_{step}" / "actor").mkdir(parents=True)
     (folder / "latest_checkpointed_iteration.txt").write_text("3")
-    for name in ("metrics-001.jsonl", "train.log", "reward_curve.png", "trajectories/val/3.jsonl", "data/mine.parquet"):
+    (folder / "best" / "global_step_2" / "actor").mkdir(parents=True)
+    left = ("metrics-001.jsonl", "watch.jsonl", "train.log", "reward_curve.png", "trajectories/val/3.jsonl")
+    for name in (*left, "data/mine.parquet"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(name)
     return folder
@@ -35,6 +37,15 @@ def test_a_checkpoint_that_is_named_is_where_it_starts(recipe, folder, monkeypat
     assert start == Start(2, folder / "global_step_2")
     assert not starts_anew(config, start, folder)
     assert starts_anew(config, start, folder.parent / "other")
+
+
+def test_the_best_checkpoint_of_a_run_is_its_own(recipe, folder):
+    best = folder / "best" / "global_step_2"
+    config = recipe({"trainer.resume_mode": "resume_path", "trainer.resume_from_path": str(best)})
+    start = find_start(config, folder)
+    assert start == Start(2, best)
+    assert start.folder == folder
+    assert not starts_anew(config, start, folder)
 
 
 def test_without_resuming_it_starts_at_nothing(recipe, folder):

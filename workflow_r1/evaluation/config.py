@@ -40,8 +40,8 @@ class PolicySettings(RolloutSettings):
 
     policy: Annotated[str | None, AfterValidator(_plain_url)] = None
     """What answers: the URL of an OpenAI-compatible endpoint (its key is read from POLICY_API_KEY); a checkpoint's
-    folder, Hugging Face's or verl's (a run, a global_step_N), which vLLM then serves on this machine; or a Hugging Face
-    model id."""
+    folder, Hugging Face's or verl's (a run, its best, a global_step_N), which vLLM then serves on this machine;
+    or a Hugging Face model id."""
 
     model: str | None = None
     """The name that the endpoint serves the policy under, if it serves several models."""

@@ -5,6 +5,7 @@ from pathlib import Path
 
 LATEST_FILE = "latest_checkpointed_iteration.txt"  # verl writes the last step's number there, after its checkpoint
 CONFIG_FILE = "config.yaml"  # in a `global_step_N`: the configuration that made it, written by our trainer
+BEST = "best"  # in a run's folder: laid out as one, with the checkpoint of the best validation alone
 
 
 def last_step(folder: Path) -> int:
@@ -24,3 +25,9 @@ def last_checkpoint(folder: Path) -> Path | None:
 def step_folder(folder: Path, step: int) -> Path:
     """Where a run's checkpoint of a step is."""
     return folder / f"global_step_{step}"
+
+
+def run_folder(checkpoint: Path) -> Path:
+    """The folder of the run that a `global_step_N` is of; that of its `best` is of the same run."""
+    folder = checkpoint.parent
+    return folder.parent if folder.name == BEST else folder

@@ -2,14 +2,19 @@
 
 import json
 import logging
+import math
 import re
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from statistics import fmean
 
 from rich.console import Console
 
+from workflow_r1.records import read_lines
 from workflow_r1.reward import acc_first
+from workflow_r1.runs.run_watch import Warned
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +43,15 @@ def parse_metrics(line: bytes) -> tuple[int, dict[str, float]]:
     if not isinstance(data := record.get("data"), dict):
         raise ValueError("no metrics")
     return step, {name: value for name, value in data.items() if isinstance(value, int | float)}
+
+
+def read_metrics(folder: Path) -> dict[int, dict[str, float]]:
+    """Metrics by step from every `metrics*.jsonl` of a run; a resumed run has one file for each start."""
+    merged: dict[int, dict[str, float]] = defaultdict(dict)
+    for path in sorted(folder.glob("metrics*.jsonl")):
+        for step, data in read_lines(path, parse_metrics):
+            merged[step].update(data)
+    return dict(sorted(merged.items()))
 
 
 class Tail:
@@ -93,24 +107,34 @@ class StartPhases:
 
 
 def follow(
-    console: Console, metrics: Path, log: Path, log_start: int, total_steps: int | None, running: Callable[[], bool]
+    console: Console,
+    metrics: Path,
+    log: Path,
+    log_start: int,
+    watch: Path,
+    total_steps: int | None,
+    running: Callable[[], bool],
 ) -> list[tuple[int, dict[str, float]]]:
     """Print progress until `running` says no.
 
     Args:
         metrics: verl's metrics file of this start.
         log: verl's log, to which a resumed run appends; this start's part begins at byte `log_start`.
+        watch: the file of `RunWatch`; what is in it already has been shown.
         total_steps: None where it is not known.
 
     Returns:
         The records of this start.
     """
     tail, phases, records = MetricsTail(metrics), StartPhases(log, log_start), []
+    warnings = Tail(watch, watch.stat().st_size if watch.exists() else 0)
     started = time.monotonic()
     with console.status("starting") as status:
         alive = True
         while alive:
             alive = running()
+            for warned in map(Warned.model_validate_json, warnings.new_lines()):
+                console.print(str(warned), style="yellow", markup=False)
             for step, data in tail.new_records():
                 records.append((step, data))
                 for line in describe(step, total_steps, data):
@@ -156,6 +180,12 @@ def reward_parts(data: Mapping[str, float]) -> list[str]:
 def validation_scores(data: Mapping[str, float]) -> dict[str, float]:
     """verl's core validation metric by data source: the mean of `acc`, or of the reward where it has none."""
     return {found["source"]: value for key, value in data.items() if (found := _VALIDATION.fullmatch(key))}
+
+
+def validation_score(data: Mapping[str, float]) -> float | None:
+    """The mean of `validation_scores` over the data sources; None where none was measured."""
+    scores = [score for score in validation_scores(data).values() if math.isfinite(score)]
+    return fmean(scores) if scores else None
 
 
 def core_name(data: Mapping[str, float]) -> str:

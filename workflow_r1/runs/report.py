@@ -13,11 +13,11 @@ from rich.text import Text
 
 from workflow_r1.metrics import mean_reward
 from workflow_r1.operators import OperatorConfigError
-from workflow_r1.records import read_lines
 from workflow_r1.reward import core_part
-from workflow_r1.runs.checkpoints import last_checkpoint
+from workflow_r1.runs.checkpoints import BEST, last_checkpoint
 from workflow_r1.runs.drawing import draw_workflow
-from workflow_r1.runs.progress import core_name, parse_metrics, validation_scores
+from workflow_r1.runs.progress import core_name, read_metrics, validation_scores
+from workflow_r1.runs.run_watch import read_warnings
 from workflow_r1.services.ledger import read_ledger
 from workflow_r1.services.usage import usage_table
 from workflow_r1.trajectory import Trajectory, read_jsonl
@@ -36,15 +36,6 @@ class RunReport:
     output_dir: Path
     trajectory_dir: Path | None
     ledger: Path | None
-
-
-def read_metrics(folder: Path) -> dict[int, dict[str, float]]:
-    """Metrics by step from every `metrics*.jsonl` of a run; a resumed run has one file for each start."""
-    merged: dict[int, dict[str, float]] = defaultdict(dict)
-    for path in sorted(folder.glob("metrics*.jsonl")):
-        for step, data in read_lines(path, parse_metrics):
-            merged[step].update(data)
-    return dict(sorted(merged.items()))
 
 
 def mean_scores(trajectories: Iterable[Trajectory]) -> dict[str, dict[str, float]]:
@@ -158,8 +149,12 @@ def print_report(console: Console, report: RunReport) -> None:
             draw_workflow(trajectory, workflow)
     if report.ledger is not None:
         _print_usage(console, report.ledger)
-    checkpoint = last_checkpoint(report.output_dir)
+    for warned in read_warnings(report.output_dir):
+        console.print(str(warned), style="yellow", markup=False)
+    checkpoint, best = last_checkpoint(report.output_dir), last_checkpoint(report.output_dir / BEST)
     console.print(f"checkpoint    {checkpoint / 'actor' if checkpoint else 'none saved'}")
+    if best:
+        console.print(f"best          {best / 'actor'}")
     console.print(f"trajectories  {report.trajectory_dir or 'not kept'}")
     console.print(f"curve         {curve}")
     if trajectory is not None:

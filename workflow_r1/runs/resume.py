@@ -7,10 +7,14 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from workflow_r1.runs.checkpoints import LATEST_FILE, last_checkpoint, last_step
+from workflow_r1.runs.checkpoints import BEST, LATEST_FILE, last_checkpoint, last_step, run_folder
 from workflow_r1.runs.recipe import LaunchError
+from workflow_r1.runs.run_watch import WATCH_FILE
 
-_LEFT_BY_A_RUN = (LATEST_FILE, "global_step_*", "metrics-*.jsonl", "train.log", "trajectories", "operators", "*.png")
+_LEFT_BY_A_RUN = (
+    *(LATEST_FILE, BEST, "global_step_*", "metrics-*.jsonl", WATCH_FILE, "train.log", "trajectories", "operators"),
+    "*.png",
+)
 
 
 @dataclass(frozen=True)
@@ -22,8 +26,8 @@ class Start:
 
     @property
     def folder(self) -> Path | None:
-        """The run's folder in which the checkpoint is."""
-        return self.checkpoint and self.checkpoint.parent
+        """The folder of the run that the checkpoint is of."""
+        return self.checkpoint and run_folder(self.checkpoint)
 
 
 def find_start(config: DictConfig, folder: Path) -> Start:

@@ -33,6 +33,7 @@ from workflow_r1.runs.recipe import (
 )
 from workflow_r1.runs.report import RunReport, print_report
 from workflow_r1.runs.resume import Start, find_start, set_aside, starts_anew
+from workflow_r1.runs.run_watch import WATCH_FILE, forget_warnings
 from workflow_r1.runs.stop import forget_stop, read_stop
 from workflow_r1.runs.trackers import tracker_places, trackers_of
 from workflow_r1.runs.trainer import start_trainer
@@ -227,9 +228,12 @@ def _run(
     console.print(f"verl's log goes to {log}")
     log_start = log.stat().st_size if log.exists() else 0
     forget_stop(output_dir)
+    if not val_only:
+        forget_warnings(output_dir, after=start.step)
     trainer = start_trainer(recipe, [*overrides, *_of_the_trainer_alone(config, output_dir)], environ, log, lock)
     try:
-        follow(console, Path(environ["VERL_FILE_LOGGER_PATH"]), log, log_start, steps, lambda: trainer.running)
+        metrics, watch = Path(environ["VERL_FILE_LOGGER_PATH"]), output_dir / WATCH_FILE
+        follow(console, metrics, log, log_start, watch, steps, lambda: trainer.running)
     except KeyboardInterrupt:
         console.print(f"Interrupted: stopping. {_resumes(config, output_dir)}")
         return 130
