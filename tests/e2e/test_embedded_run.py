@@ -19,6 +19,7 @@ from conftest import QUESTIONS, SETTINGS, STEPS, Run
 from support.processes import still_there
 
 from workflow_r1.evaluation.baselines import BASELINES
+from workflow_r1.runs.checkpoints import last_checkpoint
 from workflow_r1.system.cache_dir import cache_dir
 from workflow_r1.world.server import RunningServer, SimulatedEndpoint, running_server
 from workflow_r1.world.simulated_llm import MODEL_NAME, SimulatedLLM
@@ -128,6 +129,13 @@ def test_the_report_shows_before_and_after_and_where_everything_is(embedded_run,
     assert str(embedded_run.folder / f"global_step_{STEPS}" / "actor") in resumed
     for picture in ("reward_curve.png", "workflow.png"):
         assert (embedded_run.folder / picture).read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_watch_judges_every_step_and_keeps_the_checkpoint_that_was_validated(embedded_run, resumed):
+    for step in range(1, STEPS + 1):
+        assert {"watch/malformed", "watch/mismatch", "watch/clipped"} <= embedded_run.metrics[step].keys()
+    assert last_checkpoint(embedded_run.folder / "best") == embedded_run.folder / "best" / f"global_step_{STEPS}"
+    assert str(embedded_run.folder / "best" / f"global_step_{STEPS}" / "actor") in resumed
 
 
 def test_a_finished_run_is_reported_without_training_again(embedded_run, resumed):
