@@ -6,7 +6,8 @@ from typing import Annotated
 import typer
 
 from workflow_r1.errors import UserError
-from workflow_r1.system.terminal import TextConsole, fail
+from workflow_r1.system.endings import end_in_order
+from workflow_r1.system.terminal import TextConsole, echo, fail
 
 
 def view(
@@ -15,6 +16,7 @@ def view(
         typer.Argument(help="Runs, evaluations, comparisons, or folders that hold several; running or finished."),
     ],
     text: Annotated[bool, typer.Option("--text", help="Print to the terminal instead.")] = False,
+    browser: Annotated[bool, typer.Option(help="Open the pages in the browser.")] = True,
     part: Annotated[
         str | None, typer.Option(help="With --text: train, val or eval. Default: what there is, train first.")
     ] = None,
@@ -26,11 +28,17 @@ def view(
         int | None, typer.Option(help="With --text: the trajectory in this line of the step's file.")
     ] = None,
 ) -> None:
-    """Look inside trajectories: every one as the workflow that it is."""
+    """Look inside trajectories, in the browser: every one as the workflow that it is."""
+    from workflow_r1.viewer.serving import serve
     from workflow_r1.viewer.sources import roots_of
     from workflow_r1.viewer.text import Wanted, print_view
 
+    end_in_order()
     try:
-        print_view(TextConsole(), roots_of(paths), Wanted(part, step, question, line))
+        roots = roots_of(paths)
+        if text:
+            print_view(TextConsole(), roots, Wanted(part, step, question, line))
+        else:
+            serve(roots, lambda address: echo(f"{address} (Ctrl-C ends it)"), browser)
     except UserError as error:
         fail(error)

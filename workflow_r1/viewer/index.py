@@ -12,6 +12,7 @@ from typing import BinaryIO
 
 from workflow_r1.records import total
 from workflow_r1.reward import core_part
+from workflow_r1.runs.stop import STOP_FILE
 from workflow_r1.system.cache_dir import cache_dir
 from workflow_r1.trajectory import Turn
 from workflow_r1.viewer.reading import read_entry
@@ -112,6 +113,18 @@ class Index:
                 changed = True
         return changed
 
+    def version(self) -> str:
+        """Another one after each change of what the pages show."""
+        with self.connect() as connection:
+            read = connection.execute("SELECT count(*), total(read), total(size) FROM files").fetchone()
+        beside = [
+            file.stat().st_mtime_ns
+            for source in find_sources(self.roots)
+            for name in ("metrics*.jsonl", STOP_FILE)
+            for file in source.path.glob(name)
+        ]
+        return f"{tuple(read)} {sum(beside)}"
+
     def progress(self) -> Progress:
         with self.connect() as connection:
             read = connection.execute("SELECT coalesce(sum(read), 0) FROM files").fetchone()[0]
@@ -205,8 +218,10 @@ class _FileUpdate:
         )
 
     def _question(self, text: str) -> int:
-        self._connection.execute("INSERT OR IGNORE INTO questions (text) VALUES (?)", (text,))
-        return self._connection.execute("SELECT id FROM questions WHERE text = ?", (text,)).fetchone()[0]
+        """A question's number is the same in every index, so that links to it can be shared."""
+        number = int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "big")
+        self._connection.execute("INSERT OR IGNORE INTO questions VALUES (?, ?)", (number, text))
+        return number
 
     def _set(self, **values: object) -> None:
         pairs = ", ".join(f"{name} = ?" for name in values)

@@ -7,12 +7,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from sqlite3 import Connection, Row
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from workflow_r1.records import Text
 from workflow_r1.viewer.reading import Entry, read_entry
+from workflow_r1.viewer.sources import Part
 
 PAGE = 50
 _PATIENCE_SECONDS = 0.8  # for a search through texts; it then says how far it came
@@ -34,19 +35,22 @@ _ORDERS = {
 SORTS = tuple(_ORDERS)
 
 
+Whole = Annotated[int, Field(ge=0, le=2**62)]
+"""A number that an address may hold: SQLite takes it."""
+
+
 class Slice(BaseModel):
     """Some of the trajectories of a source; what is None is not asked for.
 
     Attributes:
         source: the path of a source.
-        part: `train`, `val` or `eval`.
     """
 
     model_config = ConfigDict(frozen=True)
 
     source: Path | None = None
-    part: str | None = None
-    step: int | None = None
+    part: Part | None = None
+    step: Whole | None = None
 
     @field_validator("*", mode="before")
     @classmethod
@@ -76,7 +80,7 @@ class Filter(Slice):
     ended: Text | None = None
     least_reward: float | None = None
     most_reward: float | None = None
-    least_calls: int | None = None
+    least_calls: Whole | None = None
     operator: Text | None = None
     text: Text | None = None
     sort: str | None = None
@@ -261,6 +265,22 @@ def flips(connection: Connection, before: Slice, after: Slice) -> list[Row]:
         "WHERE a.score <> b.score ORDER BY b.score - a.score, q.text",
         (*values, *others),
     ).fetchall()
+
+
+def endings(connection: Connection, wanted: Slice) -> list[Row]:
+    """How a slice's trajectories ended, by data source: `data`, `ended`, `rollouts`, means of `score` and `calls`."""
+    where, values = _where(wanted, "t.ended <> ?", "")
+    return connection.execute(
+        "SELECT t.data AS data, t.ended AS ended, count(*) AS rollouts, avg(t.score) AS score, avg(t.calls) AS calls "
+        f"FROM trajectories t JOIN files f ON f.id = t.file {where} GROUP BY t.data, t.ended ORDER BY 1, 3 DESC",
+        values,
+    ).fetchall()
+
+
+def operators(connection: Connection) -> list[str]:
+    """The names of all operators that were called."""
+    sets = connection.execute("SELECT DISTINCT operators FROM trajectories WHERE operators <> ''")
+    return sorted({name for row in sets for name in row[0].split("\n") if name})
 
 
 def choices(connection: Connection, column: str) -> list[str]:

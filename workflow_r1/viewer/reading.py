@@ -63,7 +63,8 @@ def read_entry(line: bytes) -> Entry:
 
 def recorded(record: BaseModel, exclude: set[str] | None = None) -> dict[str, Any]:
     """The fields that the file holds with a value: a field's default says nothing of what was measured."""
-    return record.model_dump(mode="json", exclude_unset=True, exclude_none=True, exclude=exclude)
+    known = record.model_dump(mode="json", exclude_unset=True, exclude_none=True, exclude=exclude)
+    return known | (record.model_extra or {})  # which a model that forbids such fields does not dump
 
 
 def _parse(model: type[T], line: bytes) -> T:

@@ -5,12 +5,14 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from workflow_r1.errors import UserError
 
 _DEPTH = 5  # folders below a path that are looked into
 _CLOSED = {"data", "hydra", "operators", "trajectories"}  # of a run's folder: they hold no run of their own
-TRAIN, VALIDATION, EVALUATION = "train", "val", "eval"
+_TRAINING: tuple[Literal["train", "val"], ...] = ("train", "val")
+Part = Literal["train", "val", "eval"]
 
 
 class ViewError(UserError):
@@ -46,12 +48,11 @@ class TrajectoryFile:
     """A JSON Lines file of trajectories.
 
     Attributes:
-        part: `train`, `val` or `eval`.
         step: the training step; 0 in an evaluation.
     """
 
     path: Path
-    part: str
+    part: Part
     step: int
 
 
@@ -83,13 +84,13 @@ def trajectory_files(source: Source) -> list[TrajectoryFile]:
     files = [
         TrajectoryFile(path, part, int(path.stem))
         for folder in (source.path / "trajectories", source.path)
-        for part in (TRAIN, VALIDATION)
+        for part in _TRAINING
         for path in (folder / part).glob("*.jsonl")
         if _is_step(path) and source.inside(path)
     ]
     results = source.path / "results.jsonl"
     if results.is_file() and source.inside(results):
-        files.append(TrajectoryFile(results, EVALUATION, 0))
+        files.append(TrajectoryFile(results, "eval", 0))
     return sorted(files, key=lambda file: (-file.step, file.part))
 
 
@@ -98,9 +99,10 @@ def _is_step(path: Path) -> bool:
 
 
 def _single(path: Path) -> TrajectoryFile:
-    if path.parent.name in (TRAIN, VALIDATION) and _is_step(path):
-        return TrajectoryFile(path, path.parent.name, int(path.stem))
-    return TrajectoryFile(path, EVALUATION, 0)
+    for part in _TRAINING:
+        if path.parent.name == part and _is_step(path):
+            return TrajectoryFile(path, part, int(path.stem))
+    return TrajectoryFile(path, "eval", 0)
 
 
 def _find(path: Path, depth: int) -> Iterator[Path]:

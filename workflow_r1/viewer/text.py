@@ -15,7 +15,7 @@ from workflow_r1.viewer.grouping import actions, shared_turns
 from workflow_r1.viewer.index import Index
 from workflow_r1.viewer.queries import Slice
 from workflow_r1.viewer.reading import Entry
-from workflow_r1.viewer.sources import TRAIN, Source, TrajectoryFile, ViewError, find_sources, trajectory_files
+from workflow_r1.viewer.sources import Source, TrajectoryFile, ViewError, find_sources, trajectory_files
 
 _SHORT = 60  # characters of a text in a table
 
@@ -65,7 +65,7 @@ def _choose(source: Source, wanted: Wanted) -> TrajectoryFile | None:
         for file in trajectory_files(source)
         if wanted.part in (None, file.part) and wanted.step in (None, file.step)
     ]
-    return max(files, key=lambda file: (file.part == TRAIN, file.step), default=None)
+    return max(files, key=lambda file: (file.part == "train", file.step), default=None)
 
 
 def _print_slice(console: Console, connection: Connection, place: Slice, wanted: Wanted) -> None:
