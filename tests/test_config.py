@@ -1,3 +1,5 @@
+import re
+
 import pytest
 from omegaconf import OmegaConf
 
@@ -29,6 +31,23 @@ def test_every_setting_that_does_not_fit_is_named():
     assert "workflow_r1.limits.max_call: there is no such setting" in message
     assert "workflow_r1.reward.exact_match: there is no such setting" in message
     assert "\n" not in message
+
+
+@pytest.mark.parametrize(
+    ("endings", "sentence"),
+    [
+        ({"answerd": "masked"}, "workflow_r1.endings.answerd: there is no such setting"),
+        ({"malformed": "dropped"}, "workflow_r1.endings.malformed: Input should be 'trained', 'masked' or 'shaped'"),
+        ({"operator_failure": "trained"}, "workflow_r1.endings.operator_failure: Input should be 'masked'"),
+        ({"length_limit": "shaped"}, "workflow_r1.endings: Value error, cache_length and at least one ending that is"),
+        ({"cache_length": 9}, "workflow_r1.endings: Value error, cache_length and at least one ending that is shaped"),
+        ({"length_limit": "shaped", "cache_length": 0}, "workflow_r1.endings.cache_length: Input should be greater"),
+        ("masked", "workflow_r1.endings: Input should be a valid dictionary"),
+    ],
+)
+def test_an_ending_that_cannot_be_is_refused_by_name(endings, sentence):
+    with pytest.raises(ConfigError, match=re.escape(sentence)):
+        parse({"endings": endings})
 
 
 def test_the_sections_endpoint_wins_over_the_environment_and_null_does_not():

@@ -4,6 +4,7 @@ import asyncio
 from dataclasses import dataclass, field
 
 import pytest
+from pydantic import ValidationError
 
 from workflow_r1.operators import OperatorResult
 from workflow_r1.rollout import GeneratedTurn, RolloutLimits, rollout
@@ -22,12 +23,12 @@ class ScriptedSession:
 
     turns: list[str]
     room: int = 100
-    complete: bool = True
+    cut_by: EndedBy | None = None
     observations: list[str] = field(default_factory=list)
 
-    async def take_turn(self, max_calls: int) -> GeneratedTurn:
+    async def take_turn(self, max_calls: int, max_tokens: int | None = None) -> GeneratedTurn:
         text = self.turns.pop(0)
-        return GeneratedTurn(text=text, tokens=(0, len(text)), complete=self.complete, seconds=0.5)
+        return GeneratedTurn(text=text, tokens=(0, len(text)), seconds=0.5, cut_by=self.cut_by)
 
     async def observe(self, observation: str) -> bool:
         if len(self.observations) == self.room:
@@ -136,9 +137,95 @@ async def test_an_observation_without_room_ends_the_trajectory():
     assert trajectory.ended_by is EndedBy.LENGTH_LIMIT
 
 
-async def test_a_turn_cut_off_by_the_token_budget_is_not_called_malformed():
-    trajectory = await run(ScriptedSession(["<think>so long"], complete=False))
-    assert trajectory.ended_by is EndedBy.LENGTH_LIMIT
+@pytest.mark.parametrize("limit", [EndedBy.LENGTH_LIMIT, EndedBy.TURN_LENGTH_LIMIT])
+@pytest.mark.parametrize("text", ["<think>so long", call("one") + "\n\n"])
+async def test_a_turn_that_a_token_limit_cut_off_ends_the_trajectory_by_it(limit: EndedBy, text: str):
+    trajectory = await run(ScriptedSession([text, ANSWER], cut_by=limit), max_malformed_turns=0)
+    assert trajectory.ended_by is limit
+    assert trajectory.calls == []
+
+
+@dataclass
+class Hanging:
+    """Waits for `seconds` before what is numbered `at` of a session's turns, or of a pool's calls."""
+
+    at: int
+    seconds: float = 60.0
+    made: int = 0
+    called_off: int = 0
+
+    async def wait(self) -> None:
+        self.made += 1
+        if self.made == self.at:
+            try:
+                await asyncio.sleep(self.seconds)
+            except asyncio.CancelledError:
+                self.called_off += 1
+                raise
+
+
+class HangingSession(ScriptedSession):
+    async def take_turn(self, max_calls: int, max_tokens: int | None = None) -> GeneratedTurn:
+        await self.hanging.wait()
+        return await super().take_turn(max_calls)
+
+
+class HangingPool(EchoPool):
+    async def call(self, name: str, text: str, trajectory: str = "") -> OperatorResult:
+        await self.hanging.wait()
+        return await super().call(name, text, trajectory)
+
+
+@pytest.mark.parametrize("turn", [1, 2])
+async def test_the_deadline_calls_a_generation_off_and_keeps_the_whole_turns(turn: int):
+    session = HangingSession([call("one"), ANSWER])
+    session.hanging = Hanging(turn)
+    trajectory = await run(session, max_seconds=0.05)
+    assert trajectory.ended_by is EndedBy.DEADLINE
+    assert [made.text for made in trajectory.turns] == [call("one"), ANSWER][: turn - 1]
+    assert (session.hanging.called_off, len(asyncio.all_tasks())) == (1, 1)
+
+
+async def test_the_deadline_calls_the_calls_of_a_turn_off_and_keeps_the_turn():
+    session, pool = ScriptedSession([call("one") + "<tool>Echo: two</tool>", ANSWER]), HangingPool()
+    pool.hanging = Hanging(2)
+    trajectory = await run(session, pool, max_seconds=0.05, max_parallel_calls=2)
+    assert trajectory.ended_by is EndedBy.DEADLINE
+    (turn,) = trajectory.turns
+    assert (turn.calls, turn.error, session.observations) == ([], None, [])
+    assert turn.operator_seconds >= 0.05
+    assert (pool.hanging.called_off, len(asyncio.all_tasks())) == (1, 1)
+
+
+async def test_what_is_done_in_time_does_not_meet_the_deadline():
+    session = HangingSession([call("one"), ANSWER])
+    session.hanging = Hanging(2, seconds=0.01)
+    assert (await run(session, max_seconds=10)).ended_by is EndedBy.ANSWERED
+
+
+async def test_a_timeout_that_something_raises_is_not_taken_for_the_deadline():
+    class Raising(ScriptedSession):
+        async def take_turn(self, max_calls: int, max_tokens: int | None = None) -> GeneratedTurn:
+            raise TimeoutError("of its own")
+
+    with pytest.raises(TimeoutError, match="of its own"):
+        await run(Raising([]), max_seconds=10)
+
+
+async def test_who_calls_a_rollout_off_is_not_answered_with_a_trajectory():
+    session = HangingSession([ANSWER])
+    session.hanging = Hanging(1)
+    rolling = asyncio.create_task(run(session, max_seconds=10))
+    await asyncio.sleep(0.01)
+    rolling.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await rolling
+
+
+@pytest.mark.parametrize("wrong", [{"max_turn_length": 0}, {"max_seconds": 0}, {"max_seconds": float("inf")}])
+def test_a_limit_that_is_none_is_refused(wrong: dict):
+    with pytest.raises(ValidationError):
+        RolloutLimits(**wrong)
 
 
 async def test_a_call_that_the_endpoint_cannot_serve_ends_the_trajectory():

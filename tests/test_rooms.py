@@ -13,7 +13,7 @@ system protocol gsspo groups watch
 credit correction
 advantage turn_metrics
 trajectory answers
-reward
+reward endings
 data
 services
 operators observation

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from omegaconf import DictConfig, OmegaConf
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from workflow_r1.endings import Endings
 from workflow_r1.errors import UserError
 from workflow_r1.operators import Budget, OperatorPool, OperatorSettings, PoolSettings
 from workflow_r1.policy.prompt import PolicyPrompt
@@ -63,6 +64,8 @@ class WorkflowConfig(RolloutSettings):
     reward: RewardSettings = RewardSettings()
 
     watch: WatchSettings = WatchSettings()
+
+    endings: Endings = Endings()
 
     run_dir: Path | None = None
     """The folder in which the processes of a run keep their limits and what they spend; null keeps limits in each

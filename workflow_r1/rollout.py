@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 from uuid import uuid4
 
+import anyio
 from pydantic import BaseModel, ConfigDict, Field
 
 from workflow_r1.observation import ObservationFilter, TruncateSide
@@ -27,6 +28,13 @@ class RolloutLimits(BaseModel):
 
     max_turns: int | None = Field(default=21, ge=1)
     """Turns of the policy, of which the last has to answer; none leaves it to the other bounds."""
+
+    max_turn_length: int | None = Field(default=None, ge=1)
+    """Tokens of one turn, which ends the trajectory if it is not over by then; none leaves it to those of all turns."""
+
+    max_seconds: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    """Wall-clock seconds of the trajectory, all waiting included, after which whatever it waits for is called off; none
+    waits."""
 
     max_calls: int = Field(default=20, ge=1)
     """Operator calls; the policy may still answer after the last one."""
@@ -55,21 +63,24 @@ class GeneratedTurn:
     Attributes:
         text: the generated text, cut after the stop string.
         tokens: `(start, end)` in the response tokens.
-        complete: False if the token budget ran out before the turn was over.
         seconds: wall-clock time of the generation.
+        cut_by: the limit that cut the turn off before it was over, `LENGTH_LIMIT` or `TURN_LENGTH_LIMIT`, or None.
     """
 
     text: str
     tokens: tuple[int, int]
-    complete: bool
     seconds: float
+    cut_by: EndedBy | None = None
 
 
 class PolicySession(Protocol):
     """One conversation with a policy."""
 
-    async def take_turn(self, max_calls: int) -> GeneratedTurn:
-        """Generate one turn, stopping at a closed `</answer>` or after `max_calls` closed `</tool>`."""
+    async def take_turn(self, max_calls: int, max_tokens: int | None = None) -> GeneratedTurn:
+        """Generate one turn, stopping at a closed `</answer>`, after `max_calls` closed `</tool>` or at `max_tokens`.
+
+        Where this is cancelled, the context stays as it was before the turn.
+        """
         ...
 
     async def observe(self, observation: str) -> bool:
@@ -91,13 +102,27 @@ async def rollout(
             to write its special tokens.
     """
     readable = ObservationFilter(limits.max_observation_length, limits.truncate_side, tokenizer)
-    trajectory_id = uuid4().hex  # the operators' limits take turns by it
     turns: list[Turn] = []
+    ended_by = EndedBy.DEADLINE
+    with anyio.move_on_after(limits.max_seconds):
+        ended_by = await _take_turns(turns, session, operators, limits, readable)
+    return Trajectory(question=question, turns=turns, ended_by=ended_by)
+
+
+async def _take_turns(
+    turns: list[Turn],
+    session: PolicySession,
+    operators: OperatorPool,
+    limits: RolloutLimits,
+    readable: ObservationFilter,
+) -> EndedBy:
+    """Add turns until a limit or an answer ends them. Those that are whole stay where this is cancelled."""
+    trajectory_id = uuid4().hex  # the operators' limits take turns by it
     ended_by = None
     while ended_by is None:
         calls_left = limits.max_calls - sum(len(turn.calls) for turn in turns)
         max_calls = min(limits.max_parallel_calls, max(calls_left, 1))
-        generated = await session.take_turn(max_calls)
+        generated = await session.take_turn(max_calls, limits.max_turn_length)
         parsed = parse_turn(generated.text, max_calls)
         turn = Turn(
             text=generated.text,
@@ -112,18 +137,22 @@ async def rollout(
 
         if turn.answer is not None:
             ended_by = EndedBy.ANSWERED
+        elif generated.cut_by is not None:
+            ended_by = generated.cut_by
         elif turn.error is not None:
-            ended_by, observation = await _warn(turns, generated, operators, limits)
+            ended_by, observation = await _warn(turns, operators, limits)
         elif calls_left < len(parsed.calls):
             ended_by = EndedBy.CALL_LIMIT
         elif is_last:  # nobody would read what they return
             ended_by = EndedBy.TURN_LIMIT
         else:
             started = time.perf_counter()
-            turn.calls = list(
-                await asyncio.gather(*(_call(call, trajectory_id, operators, readable) for call in parsed.calls))
-            )
-            turn.operator_seconds = time.perf_counter() - started
+            try:
+                turn.calls = list(
+                    await asyncio.gather(*(_call(call, trajectory_id, operators, readable) for call in parsed.calls))
+                )
+            finally:  # also of calls that the deadline cuts off
+                turn.operator_seconds = time.perf_counter() - started
             observation = render_observation([(call.operator, call.output) for call in turn.calls])
             if any(call.failed for call in turn.calls) and not limits.keep_failed:
                 ended_by = EndedBy.OPERATOR_FAILURE
@@ -132,15 +161,11 @@ async def rollout(
             ended_by = EndedBy.TURN_LIMIT
         if ended_by is None and not await session.observe(observation):
             ended_by = EndedBy.LENGTH_LIMIT
-    return Trajectory(question=question, turns=turns, ended_by=ended_by)
+    return ended_by
 
 
-async def _warn(
-    turns: list[Turn], generated: GeneratedTurn, operators: OperatorPool, limits: RolloutLimits
-) -> tuple[EndedBy | None, str]:
+async def _warn(turns: list[Turn], operators: OperatorPool, limits: RolloutLimits) -> tuple[EndedBy | None, str]:
     """What a malformed turn leads to: the end of the trajectory, or the WarningOp observation."""
-    if not generated.complete:
-        return EndedBy.LENGTH_LIMIT, ""
     if sum(turn.error is not None for turn in turns) > limits.max_malformed_turns:
         return EndedBy.MALFORMED, ""
     warning = await operators.warn(turns[-1].error or "")

@@ -13,15 +13,18 @@ class EndedBy(str, Enum):
     """Why a trajectory ended.
 
     `CALL_LIMIT`: it asked for more operator calls than were left. `TURN_LIMIT`: its last turn was no answer.
-    `LENGTH_LIMIT`: its tokens were used up. `MALFORMED`: one malformed turn too many. `OPERATOR_FAILURE`: the endpoint
-    could not serve a call, which is not the policy's doing.
+    `LENGTH_LIMIT`: its tokens were used up. `TURN_LENGTH_LIMIT`: those of one turn were. `MALFORMED`: one malformed
+    turn too many. Not the policy's doing are `DEADLINE`: its time was up, and `OPERATOR_FAILURE`: the endpoint could
+    not serve a call.
     """
 
     ANSWERED = "answered"
     CALL_LIMIT = "call_limit"
     TURN_LIMIT = "turn_limit"
     LENGTH_LIMIT = "length_limit"
+    TURN_LENGTH_LIMIT = "turn_length_limit"
     MALFORMED = "malformed"
+    DEADLINE = "deadline"
     OPERATOR_FAILURE = "operator_failure"
 
 
@@ -61,7 +64,7 @@ class Turn(_Record):
 
     A turn whose calls were made has `calls`, one that answers has `answer`, and one that broke the grammar has `error`.
     A turn with none of the three asked for calls that were not made, since it was the last one or they were more than
-    were left; its trajectory ended there.
+    were left, or that the deadline cut off; its trajectory ended there.
 
     Attributes:
         text: what the policy generated, verbatim.

@@ -14,6 +14,7 @@ from workflow_r1.evaluation.errors import EvaluationError, PolicyEndpointError
 from workflow_r1.evaluation.session import EndpointSession
 from workflow_r1.protocol import parse_turn
 from workflow_r1.rollout import GeneratedTurn
+from workflow_r1.trajectory import EndedBy
 from workflow_r1.world.server import RunningServer
 
 THOUGHT = "I ask first"
@@ -50,7 +51,7 @@ async def take_turns(server: RunningServer, *replies: Sent, **sampling: Any) -> 
 @pytest.mark.parametrize("kind", READABLE)
 async def test_a_turn_is_read_however_it_comes(kind: str, policy: RunningServer) -> None:
     (turn,) = await take_turns(policy, READABLE[kind](TURN))
-    assert (turn.text, turn.complete) == (TURN + "</tool>", True)
+    assert (turn.text, turn.cut_by) == (TURN + "</tool>", None)
 
 
 @pytest.mark.parametrize(
@@ -141,13 +142,13 @@ async def test_a_first_turn_that_the_server_cut_by_its_own_limit_is_not_scored(
 async def test_a_later_turn_that_is_cut_ends_by_length(policy: RunningServer) -> None:
     cut = message("<think>I a", "max_tokens", usage={"prompt_tokens": 99, "completion_tokens": 16})
     first, second = await take_turns(policy, sent(message(TURN)), sent(cut))
-    assert (first.complete, second.complete, second.text) == (True, False, "<think>I a")
+    assert (first.cut_by, second.cut_by, second.text) == (None, EndedBy.LENGTH_LIMIT, "<think>I a")
 
 
 async def test_a_policy_that_writes_nothing_but_control_tokens_is_scored(policy: RunningServer) -> None:
     lost = message("", "length", usage={"prompt_tokens": 9, "completion_tokens": 2_000})
     (turn,) = await take_turns(policy, sent(lost))
-    assert (turn.text, turn.complete) == ("", False)
+    assert (turn.text, turn.cut_by) == ("", EndedBy.LENGTH_LIMIT)
 
 
 async def test_bounds_hold_where_the_server_does_not_count_tokens(policy: RunningServer) -> None:

@@ -10,10 +10,12 @@ from support.scripted_endpoint import GREEDY, MODEL, error
 from workflow_r1.evaluation.endpoint import PolicyEndpoint
 from workflow_r1.evaluation.errors import ContextLengthError, PolicyEndpointError
 from workflow_r1.evaluation.session import EndpointSession, closed_turn
-from workflow_r1.operators import OperatorConfigError
+from workflow_r1.operators import OperatorConfigError, OperatorPool, OperatorSettings
 from workflow_r1.protocol import parse_turn, render_observation
+from workflow_r1.rollout import RolloutLimits, rollout
 from workflow_r1.services.chat_api import ChatApi
 from workflow_r1.services.completion import Completion
+from workflow_r1.trajectory import EndedBy
 from workflow_r1.world.server import RunningServer
 from workflow_r1.world.world import World
 
@@ -130,6 +132,41 @@ async def test_max_tokens_is_what_is_left_of_the_response_or_left_out_where_it_m
     await endpoint.aclose()
 
 
+@pytest.mark.parametrize(("finish", "counted"), [("length", 9), ("length", None), ("stop", 10)])
+async def test_a_turn_that_its_cap_cut_says_so_also_of_a_server_that_was_not_told(
+    finish: str, counted: int | None, policy: RunningServer, world: World
+) -> None:
+    endpoint = await connected(policy)
+    session = EndpointSession(endpoint, [{"role": "user", "content": question(world)}], GREEDY)
+    asked = []
+
+    async def complete(*_: object, **request: object) -> Completion:
+        asked.append(request["max_tokens"])
+        return Completion("<think>so long", finish, "", 3, counted)
+
+    endpoint.complete, endpoint.has_served = complete, True  # type: ignore[method-assign]
+    assert (await session.take_turn(1, 9)).cut_by is EndedBy.TURN_LENGTH_LIMIT
+    assert asked == [9]
+    whole = EndpointSession(
+        endpoint, [{"role": "user", "content": question(world)}], replace(GREEDY, max_response_tokens=9)
+    )
+    assert (await whole.take_turn(1, 9)).cut_by is (EndedBy.LENGTH_LIMIT if finish == "length" else None)
+    await endpoint.aclose()
+
+
+async def test_a_turn_that_the_deadline_calls_off_has_tokens_that_nobody_counted(
+    policy: RunningServer, world: World
+) -> None:
+    endpoint = await connected(policy)
+    session = EndpointSession(endpoint, [{"role": "user", "content": question(world)}], GREEDY)
+    policy.endpoint.latency = 1.0
+    async with OperatorPool(OperatorSettings(base_url=policy.base_url, api_key="k", model=MODEL)) as operators:
+        trajectory = await rollout("q", session, operators, RolloutLimits(max_seconds=0.2))
+    assert (trajectory.ended_by, trajectory.turns) == (EndedBy.DEADLINE, [])
+    assert (session.prompt_tokens, session.completion_tokens) == (None, None)
+    await endpoint.aclose()
+
+
 async def test_a_response_that_is_used_up_takes_no_observation(policy: RunningServer, world: World) -> None:
     endpoint = await connected(policy)
     session = EndpointSession(
@@ -160,7 +197,7 @@ async def test_a_conversation_that_outgrows_the_context_ends_incomplete(
     await session.take_turn(1)
     await session.observe("<info>x</info>")
     turn = await session.take_turn(1)
-    assert (turn.text, turn.complete) == ("", False)
+    assert (turn.text, turn.cut_by) == ("", EndedBy.LENGTH_LIMIT)
 
     policy.endpoint.fail = lambda body: error(400, message)
     session = EndpointSession(endpoint, [{"role": "user", "content": question(world)}], GREEDY)

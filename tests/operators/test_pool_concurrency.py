@@ -5,6 +5,10 @@ import random
 
 import support.faulty_endpoint as c
 
+from workflow_r1.policy.scripted_session import ScriptedSession
+from workflow_r1.rollout import RolloutLimits, rollout
+from workflow_r1.trajectory import EndedBy
+
 
 async def test_256_trajectories_call_at_once(endpoint, make_pool):
     endpoint.behaviour = c.together(256)
@@ -46,6 +50,20 @@ async def test_a_cancelled_call_gives_its_slot_back(endpoint, make_pool):
     await endpoint.asked.wait()
     call.cancel()
     assert (await pool.call("AnswerGenerate", "q")).text == "Paris"
+
+
+async def test_a_trajectorys_deadline_calls_its_requests_off_and_gives_their_slots_back(endpoint, make_pool):
+    pool = make_pool(max_concurrency=2)
+    endpoint.script += [c.hang, c.result("Paris")]
+    calls = "<tool>AnswerGenerate: one</tool><tool>AnswerGenerate: two</tool>"
+    session = ScriptedSession(iter([f"<think>ask</think>{calls}"]))
+    limits = RolloutLimits(max_seconds=0.5, max_parallel_calls=2)
+    tasks = asyncio.all_tasks()
+    trajectory = await rollout("q", session, pool, limits)
+    assert (trajectory.ended_by, len(endpoint.bodies)) == (EndedBy.DEADLINE, 2)
+    results = await asyncio.gather(*(pool.call("AnswerGenerate", f"q{number}") for number in range(2)))
+    assert [result.text for result in results] == ["Paris", "Paris"]  # there were two slots, and both are there again
+    assert {task for task in asyncio.all_tasks() - tasks if "workflow_r1" in repr(task)} == set()
 
 
 async def test_no_call_is_lost_to_a_bad_endpoint_and_its_outage(endpoint, make_pool):

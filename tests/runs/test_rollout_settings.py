@@ -138,6 +138,22 @@ def test_a_limit_that_does_not_fit_is_named_in_full(name: str, value: object):
         check_rollouts(config(f"workflow_r1.limits.{name}={value}"))
 
 
+SHAPED = ("workflow_r1.endings.length_limit=shaped", "workflow_r1.endings.cache_length=300")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ((*SHAPED, "data.max_response_length=299"), "cache_length=300 is more than the 299 tokens of data.max_respo"),
+        ((*SHAPED, "reward.reward_manager.name=naive"), "an ending is shaped by the reward manager workflow_r1 alone"),
+    ],
+)
+def test_endings_are_shaped_within_the_response_by_our_reward_manager(overrides, message):
+    check_rollouts(config(*SHAPED))
+    with pytest.raises(LaunchError, match=message):
+        check_rollouts(config(*overrides))
+
+
 def test_the_values_at_which_verls_limits_are_left_are_verls():
     verls = OmegaConf.create(yaml.safe_load((VERL / "trainer/config/rollout/rollout.yaml").read_text())).multi_turn
     for name, test, sentence in RULES:

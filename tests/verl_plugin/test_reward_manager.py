@@ -39,7 +39,8 @@ def recorded() -> dict[str, Any]:
 
 
 async def scored(extra_fields: dict[str, Any], section: dict[str, Any] | None = None) -> AgentLoopOutput:
-    config = OmegaConf.create({} if section is None else {"workflow_r1": section})
+    rollout = {"actor_rollout_ref": {"rollout": {"response_length": 10}}}
+    config = OmegaConf.create(rollout | ({} if section is None else {"workflow_r1": section}))
     output = AgentLoopOutput(
         prompt_ids=[3, 4], response_ids=[5, 6, 7], response_mask=[1, 0, 1], metrics=AgentLoopMetrics()
     )
@@ -68,6 +69,15 @@ async def test_the_reward_and_its_parts_are_those_of_the_recorded_turns():
     assert output.reward_score == parts.pop("reward") == -0.5
     assert output.extra_fields["reward_extra_info"] == parts
     assert parts == {"acc": 0.0, "f1": pytest.approx(2 / 3), "sub_em": 1.0}
+
+
+async def test_a_shaped_ending_is_penalised_by_the_response_length():
+    endings = {"answered": "shaped", "cache_length": 4}
+    fields = recorded()
+    fields["trajectory"]["turns"][-1]["tokens"] = (5, 8)  # of ten, of which the last four are the cache
+    output = await scored(fields, {"endings": endings})
+    assert output.reward_score == -0.5 - 0.5
+    assert output.extra_fields["reward_extra_info"]["length_penalty"] == -0.5
 
 
 OWN = """

@@ -12,6 +12,7 @@ from support.qwen_like_tokenizer import qwen_like_tokenizer
 from support.sessions import QUESTION, assert_holds_what_was_sampled, new_session, play, response_ids
 from transformers import PreTrainedTokenizerBase
 
+from workflow_r1.trajectory import EndedBy
 from workflow_r1.verl_plugin.session import VerlSession
 from workflow_r1.world.tokenizer import build_tokenizer
 
@@ -86,15 +87,46 @@ async def test_a_policy_that_ends_its_turn_after_a_call_makes_no_second_one():
     session, server = await session_on([CALL, "<|im_end|>", ANSWER])
     turn = await session.take_turn(max_calls=3)
     assert turn.text == CALL
-    assert turn.complete
+    assert turn.cut_by is None
     assert len(server.requests) == 2
 
 
 async def test_the_token_budget_cuts_a_turn_and_says_so():
     session, _ = await session_on([CALL], response_length=4)
     turn = await session.take_turn(1)
-    assert not turn.complete
+    assert turn.cut_by is EndedBy.LENGTH_LIMIT
     assert len(session.response_mask) == 4
+
+
+@pytest.mark.parametrize("text", [CALL, ANSWER, "no tags<|im_end|>"])
+async def test_a_turn_of_exactly_the_cap_is_whole_and_one_more_token_is_cut(text: str):
+    length = len(TOKENIZER.encode(text))
+    for most, cut_by in ((length, None), (length + 1, None), (length - 1, EndedBy.TURN_LENGTH_LIMIT)):
+        session, server = await session_on([text, text])
+        turn = await session.take_turn(1, most)
+        assert (turn.cut_by, turn.tokens) == (cut_by, (0, min(length, most)))
+        assert server.requests[0]["max_tokens"] == most
+
+
+async def test_the_cap_holds_for_each_turn_and_for_the_calls_of_a_turn_together():
+    length = len(TOKENIZER.encode(CALL))
+    session, server = await session_on([CALL, CALL, CALL, CALL], response_length=500)
+    assert (await session.take_turn(2, 2 * length)).cut_by is None
+    await session.observe("<info>Anker</info>")
+    turn = await session.take_turn(2, 2 * length - 1)
+    assert turn.cut_by is EndedBy.TURN_LENGTH_LIMIT
+    assert [request["max_tokens"] for request in server.requests] == [2 * length, length, 2 * length - 1, length - 1]
+
+
+async def test_a_second_call_for_which_the_cap_has_no_token_is_not_begun():
+    session, server = await session_on([CALL, CALL])
+    turn = await session.take_turn(2, len(TOKENIZER.encode(CALL)))
+    assert (turn.text, turn.cut_by, len(server.requests)) == (CALL, None, 1)
+
+
+async def test_where_the_budget_ends_first_it_is_the_limit():
+    session, _ = await session_on([CALL], response_length=4)
+    assert (await session.take_turn(1, 4)).cut_by is EndedBy.LENGTH_LIMIT
 
 
 async def test_an_observation_without_room_changes_nothing():

@@ -4,6 +4,8 @@ import pytest
 from support.qwen_like_tokenizer import qwen_like_tokenizer
 from support.sessions import QUESTION, assert_holds_what_was_sampled, new_session, play, response_ids
 
+from workflow_r1.trajectory import EndedBy
+
 TOKENIZER = qwen_like_tokenizer()
 CALL = "<think>who?</think><tool>AnswerGenerate: who directed Velmora ?</tool>"
 ANSWER = "<think>so</think><answer>Anker</answer>"
@@ -21,7 +23,7 @@ async def test_what_the_last_token_carries_past_the_stop_is_kept_and_not_read(tu
     session, server = await new_session(TOKENIZER, [turn_text + tail])
     turn = await session.take_turn(1)
     assert turn.text == turn_text
-    assert turn.complete
+    assert turn.cut_by is None
     assert_holds_what_was_sampled(session, server)
     assert TOKENIZER.decode(response_ids(session)) == turn_text + tail
 
@@ -66,6 +68,6 @@ async def test_a_character_that_the_budget_cuts_in_two_keeps_its_first_bytes():
     assert len(whole) - len(TOKENIZER.encode("<think>")) == 3
     session, server = await new_session(TOKENIZER, [text], response_length=len(whole) - 1)
     turn = await session.take_turn(1)
-    assert not turn.complete
+    assert turn.cut_by is EndedBy.LENGTH_LIMIT
     assert response_ids(session) == whole[:-1]
     assert_holds_what_was_sampled(session, server)

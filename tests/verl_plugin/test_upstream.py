@@ -3,6 +3,7 @@
 import ast
 from importlib import import_module
 from pathlib import Path
+from pkgutil import resolve_name
 
 import pytest
 
@@ -30,7 +31,7 @@ def test_verls_classes_have_the_members_that_are_overridden_or_called(name: str)
 
 @pytest.mark.parametrize("name", upstream.PATCHED)
 def test_verl_has_what_is_replaced(name: str):
-    getattr(import_module(upstream.PATCHED[name]), name)
+    getattr(resolve_name(upstream.PATCHED[name]), name)
 
 
 @pytest.mark.parametrize("file", OTHERS, ids=lambda file: file.name)

@@ -107,7 +107,7 @@ class SampledSession:
     tokenizer: PreTrainedTokenizerBase
     ids: list[int]
 
-    async def take_turn(self, max_calls: int) -> GeneratedTurn:
+    async def take_turn(self, max_calls: int, max_tokens: int | None = None) -> GeneratedTurn:
         stops = [self.tokenizer.convert_tokens_to_ids(stop) for stop in STOP_STRINGS]
         output = self.model.generate(
             torch.tensor([self.ids]),
@@ -119,7 +119,7 @@ class SampledSession:
         turn = output[0, len(self.ids) :].tolist()
         self.ids += turn
         text = self.tokenizer.decode(turn, skip_special_tokens=True)
-        return GeneratedTurn(text, tokens=(0, 0), complete=True, seconds=0.0)
+        return GeneratedTurn(text, tokens=(0, 0), seconds=0.0)
 
     async def observe(self, observation: str) -> bool:
         end = "" if self.ids[-1] == self.tokenizer.eos_token_id else "<|im_end|>"

@@ -47,9 +47,9 @@ class _Watched:
     status: Status
     turns: int = 0
 
-    async def take_turn(self, max_calls: int) -> GeneratedTurn:
+    async def take_turn(self, max_calls: int, max_tokens: int | None = None) -> GeneratedTurn:
         self.status.update("thinking")
-        generated = await self.session.take_turn(max_calls)
+        generated = await self.session.take_turn(max_calls, max_tokens)
         self.turns += 1
         turn = parse_turn(generated.text, max_calls)
         if turn.error is not None:

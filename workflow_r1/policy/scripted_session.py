@@ -16,9 +16,9 @@ class ScriptedSession:
     script: Script
     observation: str | None = None
 
-    async def take_turn(self, max_calls: int) -> GeneratedTurn:
+    async def take_turn(self, max_calls: int, max_tokens: int | None = None) -> GeneratedTurn:
         text = next(self.script) if self.observation is None else self.script.send(self.observation)
-        return GeneratedTurn(text=text, tokens=(0, 0), complete=True, seconds=0.0)
+        return GeneratedTurn(text=text, tokens=(0, 0), seconds=0.0)
 
     async def observe(self, observation: str) -> bool:
         self.observation = observation

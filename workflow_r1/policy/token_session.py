@@ -1,5 +1,6 @@
 """A policy session in tokens: what the policy sampled stands in the context as it was sampled."""
 
+import asyncio
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -9,6 +10,7 @@ from typing import Any
 from workflow_r1.policy.chat_format import ChatFormat
 from workflow_r1.protocol import STOP_STRINGS
 from workflow_r1.rollout import GeneratedTurn
+from workflow_r1.trajectory import EndedBy
 
 
 @dataclass(frozen=True)
@@ -54,17 +56,23 @@ class TokenSession(ABC):
     def tokens_left(self) -> int:
         return self._response_length - len(self.response_mask)
 
-    async def take_turn(self, max_calls: int) -> GeneratedTurn:
+    async def take_turn(self, max_calls: int, max_tokens: int | None = None) -> GeneratedTurn:
         """As `PolicySession.take_turn`."""
         started, start = time.perf_counter(), len(self.response_mask)
+        most = self._response_length if max_tokens is None else min(start + max_tokens, self._response_length)
+        before = self.token_ids, self.response_mask, self.response_logprobs
         stop = None
-        # Generation stops at every </tool>; where parallel calls are on, the policy then goes on in the same turn
-        # until it ends the turn itself.
-        for _ in range(max_calls):
-            generated = await self._generate()
-            stop = self._stop_string(start)
-            if stop != "</tool>" or not generated:
-                break
+        try:
+            # Generation stops at every </tool>; where parallel calls are on, the policy then goes on in the same turn
+            # until it ends the turn itself.
+            for _ in range(max_calls):
+                generated = await self._generate(most)
+                stop = self._stop_string(start)
+                if stop != "</tool>" or not generated:
+                    break
+        except asyncio.CancelledError:
+            self.token_ids, self.response_mask, self.response_logprobs = before
+            raise
         text = self._text(start)
         opening = self._chat.openings[min(self._turns, 1)]
         self._turns += 1
@@ -73,9 +81,14 @@ class TokenSession(ABC):
             # Some policies open the thought that their prompt has opened already.
             text=text if text.lstrip().startswith(opening) else opening + text,
             tokens=(start, len(self.response_mask)),
-            complete=stop is not None or self._ended_by_policy() or self.tokens_left > 0,
             seconds=time.perf_counter() - started,
+            cut_by=None if stop is not None or self._ended_by_policy() else self._limit_at(most),
         )
+
+    def _limit_at(self, most: int) -> EndedBy | None:
+        if len(self.response_mask) < most:
+            return None
+        return EndedBy.LENGTH_LIMIT if most == self._response_length else EndedBy.TURN_LENGTH_LIMIT
 
     def _stop_string(self, start: int) -> str | None:
         """The stop string that the last sampled token completed; that token may carry a few characters more."""
@@ -88,9 +101,9 @@ class TokenSession(ABC):
     def _text(self, start: int, end: int | None = None) -> str:
         return self._chat.text(self.token_ids[len(self.prompt_ids) :][start:end])
 
-    async def _generate(self) -> bool:
-        """Sample up to the next stop; False if there was no room to."""
-        if self.tokens_left <= 0:
+    async def _generate(self, most: int) -> bool:
+        """Sample up to the next stop, or until the response has `most` tokens; False if it has them already."""
+        if len(self.response_mask) >= most:
             return False
         stops = {
             "stop": list(STOP_STRINGS),
@@ -98,7 +111,7 @@ class TokenSession(ABC):
             "stop_token_ids": self._chat.end_ids,
             "skip_special_tokens": False,  # vLLM looks for the stop strings in the text that this leaves
         }
-        sample = await self._sample(self.tokens_left, stops)
+        sample = await self._sample(most - len(self.response_mask), stops)
         self._append(sample.token_ids, 1, sample.logprobs)
         return bool(sample.token_ids)
 

@@ -7,15 +7,20 @@ from typing import Any
 
 from workflow_r1.config import WorkflowConfig
 from workflow_r1.data.verl_rows import AGENT_LOOP, row_question
+from workflow_r1.errors import UserError
 from workflow_r1.operators import OperatorPool
 from workflow_r1.policy.prompt import PolicyPrompt
 from workflow_r1.rollout import rollout
-from workflow_r1.trajectory import EndedBy, Trajectory
+from workflow_r1.trajectory import Trajectory
 from workflow_r1.verl_plugin.session import VerlSession
 from workflow_r1.verl_plugin.upstream import AgentLoopBase, AgentLoopMetrics, AgentLoopOutput, register_agent_loop
 
 # It would warn of the unused builder once a trajectory.
 logging.getLogger("verl.utils.tokenizer.continuous_token_wiring").setLevel(logging.ERROR)
+
+
+class NoTurnError(UserError):
+    """Nothing to train on, and verl's tensors have no room for nothing."""
 
 
 @register_agent_loop(AGENT_LOOP)
@@ -33,7 +38,11 @@ class WorkflowAgentLoop(AgentLoopBase):
         self.workflow_config = WorkflowConfig.parse(self.config)
 
     async def run(self, sampling_params: dict[str, Any], priority: int = 0, **kwargs: Any) -> AgentLoopOutput:
-        """Roll out one dataset row; verl passes its columns as keyword arguments."""
+        """Roll out one dataset row; verl passes its columns as keyword arguments.
+
+        Raises:
+            NoTurnError: the deadline came before the first turn was over.
+        """
         section = self.workflow_config.model_dump_json()
         messages = _policy_prompt(section).messages(kwargs["raw_prompt"])
         session = VerlSession(self, messages, sampling_params, int(priority))
@@ -44,13 +53,16 @@ class WorkflowAgentLoop(AgentLoopBase):
             limits=self.workflow_config.limits,
             tokenizer=session.tokenizer,
         )
+        if not trajectory.turns:
+            deadline = f"workflow_r1.limits.max_seconds={self.workflow_config.limits.max_seconds:g}"
+            raise NoTurnError(f"The deadline {deadline} came before the first turn was over: raise it.")
         trajectory.data_source = kwargs.get("data_source", "")
         return self._output(session, trajectory)
 
     def _output(self, session: VerlSession, trajectory: Trajectory) -> AgentLoopOutput:
         response_ids = session.token_ids[len(session.prompt_ids) :]
         response_mask = session.response_mask
-        if trajectory.ended_by is EndedBy.OPERATOR_FAILURE:
+        if self.workflow_config.endings.of(trajectory.ended_by) == "masked":
             # No token of it enters the loss, and the gsspo advantage leaves it out of its group's statistics.
             response_mask = [0] * len(response_mask)
         return WorkflowOutput(

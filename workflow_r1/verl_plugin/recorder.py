@@ -4,6 +4,7 @@ import os
 from collections.abc import Sequence
 from numbers import Real
 from pathlib import Path
+from statistics import fmean
 
 import ray
 import transfer_queue as tq
@@ -27,6 +28,7 @@ class RunRecorder:
         self._trajectory_dir = trajectory_dir
         self._files: set[Path] = set()
         self._validated: list[bool] = []  # whether each trajectory was served
+        self._endings = section.endings
         self._coordinator = None
         if section.run_dir is not None:
             limits = section.operator_settings(os.environ).limits
@@ -37,10 +39,13 @@ class RunRecorder:
         trajectories = _read_trajectories(keys, partition_id)
         if self._trajectory_dir is not None:
             self._write(self._trajectory_dir / partition_id / f"{global_steps}.jsonl", trajectories)
+        metrics = workflow_metrics(trajectories)
         if partition_id == "val":
             self._validated += [trajectory.served for trajectory in trajectories]
+        elif trajectories:
+            metrics["workflow/masked"] = fmean(self._endings.of(one.ended_by) == "masked" for one in trajectories)
         spent = {} if self._coordinator is None else self._coordinator.ledger.take_step().metrics()
-        return workflow_metrics(trajectories) | spent
+        return metrics | spent
 
     def take_unscored(self) -> float | None:
         """The fraction of validation trajectories since the last time that an endpoint did not serve; None of none."""

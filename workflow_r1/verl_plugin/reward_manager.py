@@ -28,7 +28,7 @@ class WorkflowRewardManager(RewardManagerBase):
     def __init__(self, config: Any, tokenizer: Any, compute_score: Any = None, **kwargs: Any):
         super().__init__(config, tokenizer, compute_score)
         section = WorkflowConfig.parse(config)
-        self.reward = Reward(section.reward)
+        self.reward, self.endings = Reward(section.reward), section.endings
         self.operators = section.operator_pool(os.environ, coordinated=True) if self.reward.asks_operators else None
 
     async def run_single(self, data: DataProto) -> dict[str, Any]:
@@ -51,6 +51,8 @@ class WorkflowRewardManager(RewardManagerBase):
         await self.reward.score(trajectory, row_golds(fields["reward_model"]), row, operators)
         if trajectory.unscored is not None:
             return {"reward_score": 0.0, "reward_extra_info": {UNSCORED: trajectory.unscored}}
+        if self.endings.cache_length is not None:
+            self.endings.shape(trajectory, self.config.actor_rollout_ref.rollout.response_length)
         parts: dict[str, Any] = dict(trajectory.reward)
         if TURNS in parts:
             parts[BY_TURN] = [turn.reward for turn in trajectory.turns]

@@ -16,6 +16,7 @@ REGISTRATIONS = {
     "verl.trainer.ppo.core_algos": "gsspo_loss",
     "verl.trainer.ppo.rollout_corr_helper": "rollout_correction",
     "verl.trainer.ppo.v1.trainer_base": "trainer",
+    "verl.workers.rollout.llm_server": "calling_off",
     "verl.experimental.agent_loop.agent_loop": "agent_loop",
     "verl.experimental.reward_loop.reward_manager.registry": "reward_manager",
 }
@@ -73,6 +74,7 @@ PATCHED = {
     "compute_rollout_rejection_mask": "verl.trainer.ppo.rollout_corr_helper",
     "compute_rollout_correction_and_add_to_batch": "verl.trainer.ppo.v1.trainer_base",
     "compute_advantage_for_multi_trajectories": "verl.trainer.ppo.v1.trainer_base",
+    "_acquire_server": "verl.workers.rollout.llm_server:LLMServerClient",
     "initialize_global_process_group_ray": "verl.utils.distributed",  # on a CPU alone, as the next
     "CPUOffloadPolicy": "verl.workers.engine.fsdp.transformer_impl",
 }
@@ -99,7 +101,7 @@ def replaces_verls(function: Callable[..., Any]) -> Callable[..., Any]:
     """
     name = function.__name__
     try:
-        return patch_function_wrapper(PATCHED[name], name)(function)
+        return patch_function_wrapper(resolve_name(PATCHED[name]), name)(function)
     except AttributeError as error:
         raise ImportError(f"this release of verl has no {PATCHED[name]}:{name}") from error
 

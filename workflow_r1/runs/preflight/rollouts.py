@@ -253,9 +253,19 @@ def check_rollouts(config: DictConfig) -> None:
                 f"{setting} is not read by verl's V1 trainer: the settings of the reward are under reward now."
             )
     try:
-        WorkflowConfig.parse(config)
+        cache = WorkflowConfig.parse(config).endings.cache_length
     except ConfigError as error:
         raise LaunchError(str(error)) from None
+    if cache is not None and not _our_reward(config):
+        raise LaunchError(
+            "workflow_r1.endings: an ending is shaped by the reward manager workflow_r1 alone: leave "
+            "reward.reward_manager.name at it, or take shaped and cache_length out."
+        )
+    if cache is not None and cache > (longest := config.actor_rollout_ref.rollout.response_length):
+        raise LaunchError(
+            f"workflow_r1.endings.cache_length={cache} is more than the {longest} tokens of data.max_response_length, "
+            "of which it is the last part: lower it."
+        )
 
 
 def _first_set(node: Any, name: str) -> str | None:

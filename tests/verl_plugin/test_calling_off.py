@@ -1,0 +1,73 @@
+"""A rollout that is cancelled leaves no generation behind, on Ray and verl's own client."""
+
+import asyncio
+from typing import Any
+
+import anyio
+import pytest
+import ray
+from omegaconf import OmegaConf
+from verl.workers.rollout.llm_server import LLMServerClient
+from verl.workers.rollout.replica import TokenOutput
+
+pytestmark = pytest.mark.slow
+
+
+@ray.remote
+class Server:
+    """Generates for as long as it is asked to, and takes a while to stop."""
+
+    def __init__(self) -> None:
+        self.running = self.released = 0
+
+    async def generate(self, *, sampling_params: dict[str, Any], **_: Any) -> TokenOutput:
+        self.running += 1
+        try:
+            await asyncio.sleep(sampling_params["seconds"])
+        finally:
+            await asyncio.sleep(0.2)
+            self.running -= 1
+        return TokenOutput(token_ids=[1])
+
+    async def require_acquire_fields(self) -> list[str]:
+        return []
+
+    async def require_release_fields(self) -> list[str]:
+        return []
+
+    async def acquire_server(self, request_id: str) -> tuple[str, Any]:
+        return "one", ray.get_runtime_context().current_actor
+
+    async def release_server(self, server_id: str) -> None:
+        self.released += 1
+
+    async def state(self) -> tuple[int, int]:
+        return self.running, self.released
+
+
+@ray.remote
+class Worker:
+    async def generate(self, server: Any, seconds: float, deadline: float) -> tuple[Any, tuple[int, int]]:
+        """What came back before the deadline, and the server's state at the moment when the rollout goes on."""
+        config = OmegaConf.create({"actor_rollout_ref": {"rollout": {"name": "vllm"}}})
+        client, output = LLMServerClient(config, server), None
+        with anyio.move_on_after(deadline):
+            output = await client.generate("id", prompt_ids=[1], sampling_params={"seconds": seconds})
+        return output and list(output.token_ids), await server.state.remote()
+
+
+@pytest.fixture(scope="module")
+def ray_here():
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    yield
+    ray.shutdown()
+
+
+def test_verls_server_has_stopped_when_the_rollout_goes_on(ray_here):
+    server = Server.remote()
+    assert ray.get(Worker.remote().generate.remote(server, 60, 0.5), timeout=20) == (None, (0, 1))
+
+
+def test_what_is_not_cancelled_is_as_it_was(ray_here):
+    server = Server.remote()
+    assert ray.get(Worker.remote().generate.remote(server, 0, 20), timeout=20) == ([1], (0, 1))
