@@ -5,7 +5,9 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
+import hypothesis.strategies as st
 import pytest
+from hypothesis import given
 from pydantic import ValidationError
 
 from workflow_r1.watch import CONDITIONS, Watch, WatchSettings
@@ -150,6 +152,19 @@ def test_a_resumed_run_is_judged_as_one_that_was_not_interrupted(name, cut):
     for step in steps[:cut]:
         whole.judge(step)
     assert [whole.judge(step) for step in steps[cut:]] == [resumed.judge(step) for step in steps[cut:]]
+
+
+METRICS = st.dictionaries(st.sampled_from([condition.metric for condition in CONDITIONS.values()]), st.floats())
+
+
+@given(st.lists(METRICS, max_size=30), st.integers(0, 30))
+def test_whatever_is_measured_a_resumed_run_is_judged_as_an_uninterrupted_one(steps, cut):
+    whole, resumed = Watch(WatchSettings()), Watch(WatchSettings(), steps[:cut])
+    judged = [whole.judge(step) for step in steps]
+    assert [resumed.judge(step) for step in steps[cut:]] == judged[cut:]
+    for step, (sentences, new) in zip(steps, judged, strict=True):
+        assert sentences.keys() == {name for name, condition in CONDITIONS.items() if condition.metric in step}
+        assert all(sentences[name] for name in new)
 
 
 def test_the_gradient_is_compared_with_a_median_that_follows_it():

@@ -4,7 +4,7 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean, median
+from statistics import median
 from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
@@ -30,20 +30,24 @@ class Condition:
     judge: Callable[[Sequence[float], float], str | None]
 
 
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)  # where `fmean` raises, of numbers whose sum is none, this is infinite
+
+
 def _recent(values: Sequence[float]) -> str:
-    return f"is {fmean(values[-WINDOW:]):.3g} over the last {min(len(values), WINDOW)} step(s)"
+    return f"is {_mean(values[-WINDOW:]):.3g} over the last {min(len(values), WINDOW)} step(s)"
 
 
 def _is_above(values: Sequence[float], limit: float) -> str | None:
-    return f"{_recent(values)}, above {limit:g}" if fmean(values[-WINDOW:]) > limit else None
+    return f"{_recent(values)}, above {limit:g}" if _mean(values[-WINDOW:]) > limit else None
 
 
 def _is_below(values: Sequence[float], limit: float) -> str | None:
-    return f"{_recent(values)}, below {limit:g}" if fmean(values[-WINDOW:]) < limit else None
+    return f"{_recent(values)}, below {limit:g}" if _mean(values[-WINDOW:]) < limit else None
 
 
 def _has_dropped(values: Sequence[float], limit: float) -> str | None:
-    means = [fmean(values[end - WINDOW : end]) for end in range(WINDOW, len(values) + 1)]
+    means = [_mean(values[end - WINDOW : end]) for end in range(WINDOW, len(values) + 1)]
     if not means or max(means) - means[-1] <= limit:
         return None
     return f"{_recent(values)}, more than {limit:g} below its best of {max(means):.3g}"
@@ -57,15 +61,15 @@ def _is_stuck(values: Sequence[float], limit: float) -> str | None:
 
 
 def _has_collapsed(values: Sequence[float], limit: float) -> str | None:
-    start = fmean(values[:WINDOW])
-    if len(values) <= WINDOW or fmean(values[-WINDOW:]) >= limit * start:
+    start = _mean(values[:WINDOW])
+    if len(values) <= WINDOW or _mean(values[-WINDOW:]) >= limit * start:
         return None
     return f"{_recent(values)}, less than {limit:g} times the {start:.3g} of the run's first steps"
 
 
 def _has_exploded(values: Sequence[float], limit: float) -> str | None:
-    start = fmean(values[:WINDOW])
-    if len(values) <= WINDOW or fmean(values[-WINDOW:]) <= limit * start:
+    start = _mean(values[:WINDOW])
+    if len(values) <= WINDOW or _mean(values[-WINDOW:]) <= limit * start:
         return None
     return f"{_recent(values)}, more than {limit:g} times the {start:.3g} of the run's first steps"
 

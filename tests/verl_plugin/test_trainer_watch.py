@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from support.trainer import Trainer, run, steps_saved
+from verl.utils.checkpoint.checkpoint_manager import BaseCheckpointManager
 
 from workflow_r1.runs.best_checkpoint import BestCheckpoint
 from workflow_r1.runs.checkpoints import BEST, last_step
@@ -117,6 +118,20 @@ def test_a_resumed_run_knows_the_best_before_and_saves_beside_it(monkeypatch: py
     (resumed._folder / BEST / "global_step_2" / "actor" / "model.pt").write_text("the best weights")
     assert run(resumed) is None
     assert best(resumed) == (2, "the best weights")
+
+
+def test_what_verl_removes_is_not_the_best(tmp_path: Path):
+    run_folder = tmp_path / "run"
+    for step in (1, 2):
+        (run_folder / f"global_step_{step}" / "actor").mkdir(parents=True)
+        (run_folder / f"global_step_{step}" / "actor" / "model.pt").write_text(f"weights of step {step}")
+    BestCheckpoint(run_folder).replace(1, 0.5)
+    manager = object.__new__(BaseCheckpointManager)
+    manager.previous_saved_paths = []
+    for step in (1, 2):
+        manager.register_checkpoint(str(run_folder / f"global_step_{step}" / "actor"), max_ckpt_to_keep=1)
+    assert not (run_folder / "global_step_1" / "actor").exists()
+    assert (run_folder / BEST / "global_step_1" / "actor" / "model.pt").read_text() == "weights of step 1"
 
 
 @pytest.mark.parametrize("setting", ["trainer.save_freq=-1", "+workflow_r1.watch.keep_best=false"])
