@@ -100,7 +100,13 @@ def train(overrides: Sequence[str], recipe: str | None = None) -> int:
         needs_policy = has_world and config.actor_rollout_ref.model.path is None
         with console.status("checking the configuration"):
             _check(config, environ, needs_policy, start)
+            found = {"GPUs": preflight.check_gpus(config, environ), "memory": preflight.check_memory(config, environ)}
+            preflight.check_cores(config, environ)
+            preflight.check_disk(config, environ)
             template, lost_text = (None, None) if needs_policy else preflight.check_chat_template(config)
+        if not cpu:
+            for what, text in found.items():
+                console.print(f"{what}: {text}.")
         if template:
             console.print("The policy has no chat template that will do and gets another: docs/models.md says which.")
             overrides = [*overrides, f"actor_rollout_ref.model.custom_chat_template={quoted(template)}"]
