@@ -12,6 +12,7 @@ from fastapi.testclient import TestClient
 from support.recorded_run import QUESTIONS, add_step, call, make_run, trajectory, turn
 
 from workflow_r1.evaluation.record import Record
+from workflow_r1.runs.run_watch import WATCH_FILE, Warned
 from workflow_r1.runs.stop import Stop, write_stop
 from workflow_r1.trajectory import write_jsonl
 
@@ -69,10 +70,12 @@ def test_every_link_leads_to_a_page(run: Path, open_pages: Open):
 
 def test_the_run_shows_its_curves_its_settings_and_why_it_stopped(run: Path, open_pages: Open):
     write_stop(run, Stop(reason="The budget is spent.", on_purpose=True))
+    (run / WATCH_FILE).write_text(Warned(step=2, text="the entropy is gone.").model_dump_json() + "\n{")
     (run / "hydra/.hydra").mkdir(parents=True)
     (run / "hydra/.hydra/overrides.yaml").write_text("- seed=2\n- workflow_r1.operators.api_key=abc123\n")
     page = read(open_pages(run), "/run", source="run")
     assert "It stopped: The budget is spent." in page.words
+    assert "Step 2: the entropy is gone." in page.words
     assert "seed=2" in page.words
     assert "abc123" not in page.text
     titles = {attributes.get("aria-label") for tag, attributes in page.tags if tag == "svg"}

@@ -17,6 +17,9 @@ def view(
     ],
     text: Annotated[bool, typer.Option("--text", help="Print to the terminal instead.")] = False,
     browser: Annotated[bool, typer.Option(help="Open the pages in the browser.")] = True,
+    export: Annotated[
+        Path | None, typer.Option(help="Write one self-contained HTML file instead.", show_default=False)
+    ] = None,
     part: Annotated[
         str | None, typer.Option(help="With --text: train, val or eval. Default: what there is, train first.")
     ] = None,
@@ -29,6 +32,7 @@ def view(
     ] = None,
 ) -> None:
     """Look inside trajectories, in the browser: every one as the workflow that it is."""
+    from workflow_r1.viewer.export import export as write_report
     from workflow_r1.viewer.serving import serve
     from workflow_r1.viewer.sources import roots_of
     from workflow_r1.viewer.text import Wanted, print_view
@@ -38,6 +42,9 @@ def view(
         roots = roots_of(paths)
         if text:
             print_view(TextConsole(), roots, Wanted(part, step, question, line))
+        elif export is not None:
+            write_report(roots, export)
+            echo(f"report  {export}")
         else:
             serve(roots, lambda address: echo(f"{address} (Ctrl-C ends it)"), browser)
     except UserError as error:

@@ -1,7 +1,6 @@
 """The pages over HTTP, made and escaped here: the browser gets whole pages, and asks no other host."""
 
 from collections.abc import Callable, Collection
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
@@ -12,11 +11,10 @@ from fastapi.staticfiles import StaticFiles
 from workflow_r1.system.terminal import printable
 from workflow_r1.viewer.guard import Guard
 from workflow_r1.viewer.index import Index
-from workflow_r1.viewer.pages import Pages
+from workflow_r1.viewer.pages import STATIC, Pages
 from workflow_r1.viewer.rendering import environment
 from workflow_r1.viewer.sources import ViewError
 
-STATIC = Path(__file__).parent / "static"
 _LIVE = {"sources", "run", "step", "operators"}  # pages that a run changes while they are read
 
 

@@ -12,6 +12,7 @@ from typing import BinaryIO
 
 from workflow_r1.records import total
 from workflow_r1.reward import core_part
+from workflow_r1.runs.run_watch import WATCH_FILE
 from workflow_r1.runs.stop import STOP_FILE
 from workflow_r1.system.cache_dir import cache_dir
 from workflow_r1.trajectory import Turn
@@ -28,6 +29,7 @@ CREATE TABLE IF NOT EXISTS files (
     inode INTEGER DEFAULT 0, modified INTEGER DEFAULT 0, size INTEGER DEFAULT 0,
     read INTEGER DEFAULT 0, lines INTEGER DEFAULT 0, mark INTEGER DEFAULT 0, fault TEXT
 );
+CREATE INDEX IF NOT EXISTS newest ON files (step DESC, part, source, id);
 CREATE TABLE IF NOT EXISTS questions (id INTEGER PRIMARY KEY, text TEXT UNIQUE);
 CREATE TABLE IF NOT EXISTS trajectories (
     file INTEGER, line INTEGER, start INTEGER, length INTEGER, question INTEGER, data TEXT, ended TEXT, answer TEXT,
@@ -120,7 +122,7 @@ class Index:
         beside = [
             file.stat().st_mtime_ns
             for source in find_sources(self.roots)
-            for name in ("metrics*.jsonl", STOP_FILE)
+            for name in ("metrics*.jsonl", STOP_FILE, WATCH_FILE)
             for file in source.path.glob(name)
         ]
         return f"{tuple(read)} {sum(beside)}"

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from sqlite3 import Row
 from typing import Any
 
@@ -13,9 +14,10 @@ from workflow_r1.viewer.grouping import shared_turns
 from workflow_r1.viewer.index import Index
 from workflow_r1.viewer.queries import SORTS, Filter, Slice, Whole
 from workflow_r1.viewer.reading import Entry
-from workflow_r1.viewer.run import configuration, curves, metrics_of, operator_curves, stop_of
+from workflow_r1.viewer.run import configuration, curves, metrics_of, operator_curves, stop_of, warnings_of
 from workflow_r1.viewer.sources import Source, ViewError, find_sources
 
+STATIC = Path(__file__).parent / "static"
 MEMBERS = 64  # rollouts of a group that are drawn
 Parameters = Mapping[str, str]
 
@@ -53,6 +55,7 @@ class Pages:
         return {
             "source": source,
             "stop": stop_of(source),
+            "warnings": warnings_of(source),
             "charts": curves(metrics_of(source)),
             "steps": steps,
             "configuration": configuration(source),

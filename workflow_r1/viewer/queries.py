@@ -16,21 +16,26 @@ from workflow_r1.viewer.reading import Entry, read_entry
 from workflow_r1.viewer.sources import Part
 
 PAGE = 50
-_PATIENCE_SECONDS = 0.8  # for a search through texts; it then says how far it came
+_PATIENCE_SECONDS = 0.6  # for a search through texts; it then says how far it came
 _CHUNK = 4_000_000  # bytes
 _SELECT = """
 SELECT t.*, q.text AS text, f.path AS path, f.source AS source, f.part AS part, f.step AS step
 FROM trajectories t JOIN files f ON f.id = t.file LEFT JOIN questions q ON q.id = t.question
 """
+# The files come first, and by their index: then the newest trajectories are found without sorting all of them.
+_CANDIDATES = """
+SELECT t.file AS file, t.line AS line, t.start AS start, t.length AS length, f.path AS path
+FROM files f CROSS JOIN trajectories t ON t.file = f.id
+"""
 _ORDERS = {
-    "newest": "f.step DESC, f.part, f.source, t.line",
+    "newest": "f.step DESC, f.part, f.source, f.id, t.line",
     "reward": "t.reward IS NULL, t.reward DESC",
     "-reward": "t.reward IS NULL, t.reward",
     "calls": "t.calls DESC",
     "tokens": "t.tokens DESC",
     "seconds": "t.seconds DESC",
     "malformed": "t.malformed DESC",
-    "question": "q.text",
+    "question": "t.question",
 }
 SORTS = tuple(_ORDERS)
 
@@ -123,23 +128,29 @@ def find(connection: Connection, wanted: Filter, start: int = 0) -> Found:
     joined = "FROM trajectories t JOIN files f ON f.id = t.file"
     total = connection.execute(f"SELECT count(*) {joined} {where}", values).fetchone()[0]
     order = _ORDERS.get(wanted.sort or "", _ORDERS["newest"])
-    rows = connection.execute(f"{_SELECT} {where} ORDER BY {order} LIMIT -1 OFFSET ?", (*values, start))
+    limit = PAGE if wanted.text is None else -1
+    candidates = connection.execute(f"{_CANDIDATES} {where} ORDER BY {order} LIMIT ? OFFSET ?", (*values, limit, start))
     if wanted.text is None:
-        page = rows.fetchmany(PAGE)
+        page = candidates.fetchall()
         end = start + len(page)
     else:
-        page, searched = _search(rows, wanted.text)
+        page, searched = _search(candidates, wanted.text)
         end = start + searched
-    return Found(page, total, end if end < total else None)
+    return Found([_row(connection, one) for one in page], total, end if end < total else None)
 
 
-def _search(rows: Iterator[Row], text: str) -> tuple[list[Row], int]:
-    """The first rows whose texts contain `text`, and how many were looked at."""
+def _row(connection: Connection, candidate: Row) -> Row:
+    place = (candidate["file"], candidate["line"])
+    return connection.execute(f"{_SELECT} WHERE t.file = ? AND t.line = ?", place).fetchone()
+
+
+def _search(candidates: Iterator[Row], text: str) -> tuple[list[Row], int]:
+    """The first candidates whose texts contain `text`, and how many were looked at."""
     deadline = time.monotonic() + _PATIENCE_SECONDS
     needle = json.dumps(text, ensure_ascii=False)[1:-1].encode().lower()  # as the files have it
     found: list[Row] = []
     searched = 0
-    for block in _blocks(rows):
+    for block in _blocks(candidates):
         content = _bytes(block).lower()
         if needle in content:
             offset = 0

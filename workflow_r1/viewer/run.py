@@ -9,6 +9,7 @@ import yaml
 from workflow_r1.runs.checkpoints import CONFIG_FILE, last_step
 from workflow_r1.runs.progress import validation_scores
 from workflow_r1.runs.report import read_metrics
+from workflow_r1.runs.run_watch import WATCH_FILE, Warned, read_warnings
 from workflow_r1.runs.stop import STOP_FILE, Stop, read_stop
 from workflow_r1.viewer.charts import Chart, chart
 from workflow_r1.viewer.masking import masked
@@ -85,6 +86,11 @@ def _values(metrics: Metrics, name: str) -> dict[int, float]:
     values = {step: data[name] for step, data in metrics.items() if name in data}
     unpriced = name.endswith("/cost") and not any(values.values())  # as it is where no prices are set
     return {} if unpriced else values
+
+
+def warnings_of(source: Source) -> list[Warned]:
+    """What its watch has warned of."""
+    return read_warnings(source.path) if source.inside(source.path / WATCH_FILE) else []
 
 
 def stop_of(source: Source) -> Stop | None:
