@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
-import matplotlib
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -83,6 +82,8 @@ def before_and_after(trajectory_dir: Path) -> Table | None:
 
 def draw_curve(metrics: Mapping[int, Mapping[str, float]], path: Path) -> None:
     """Training reward by step, and validation scores by data source, as a PNG."""
+    import matplotlib
+
     matplotlib.use("Agg")
     from matplotlib import pyplot
 

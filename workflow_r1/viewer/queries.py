@@ -124,6 +124,7 @@ class Found:
 
 def find(connection: Connection, wanted: Filter, start: int = 0) -> Found:
     """The rows from number `start` on. A search for a text ends with its page or its patience."""
+    deadline = time.monotonic() + _PATIENCE_SECONDS
     where, values = _where(wanted)
     joined = "FROM trajectories t JOIN files f ON f.id = t.file"
     total = connection.execute(f"SELECT count(*) {joined} {where}", values).fetchone()[0]
@@ -134,7 +135,7 @@ def find(connection: Connection, wanted: Filter, start: int = 0) -> Found:
         page = candidates.fetchall()
         end = start + len(page)
     else:
-        page, searched = _search(candidates, wanted.text)
+        page, searched = _search(candidates, wanted.text, deadline)
         end = start + searched
     return Found([_row(connection, one) for one in page], total, end if end < total else None)
 
@@ -144,9 +145,8 @@ def _row(connection: Connection, candidate: Row) -> Row:
     return connection.execute(f"{_SELECT} WHERE t.file = ? AND t.line = ?", place).fetchone()
 
 
-def _search(candidates: Iterator[Row], text: str) -> tuple[list[Row], int]:
+def _search(candidates: Iterator[Row], text: str, deadline: float) -> tuple[list[Row], int]:
     """The first candidates whose texts contain `text`, and how many were looked at."""
-    deadline = time.monotonic() + _PATIENCE_SECONDS
     needle = json.dumps(text, ensure_ascii=False)[1:-1].encode().lower()  # as the files have it
     found: list[Row] = []
     searched = 0
@@ -212,7 +212,8 @@ def raw_line(row: Row) -> bytes:
 
 def read_row(row: Row) -> Entry:
     """What the line holds now."""
-    return read_entry(raw_line(row))
+    line = raw_line(row)
+    return read_entry(line) if line else Entry(None, "The file was written anew a moment ago: load the page again.")
 
 
 def group(connection: Connection, wanted: Slice, question: int) -> list[Row]:

@@ -1,6 +1,7 @@
 """What a run wrote beside its trajectories: metrics, its configuration, where it stopped and why."""
 
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -46,9 +47,16 @@ _OPERATORS = {
 
 def metrics_of(source: Source) -> Metrics:
     """Metrics by step; empty for what is no run."""
-    if not source.path.is_dir() or not all(source.inside(path) for path in source.path.glob("metrics*.jsonl")):
+    files = list(source.path.glob("metrics*.jsonl")) if source.path.is_dir() else []
+    if not all(map(source.inside, files)):
         return {}
-    return read_metrics(source.path)
+    return _metrics(source.path, tuple((file, file.stat().st_mtime_ns, file.stat().st_size) for file in files))
+
+
+@lru_cache(maxsize=4)
+def _metrics(folder: Path, state: tuple[object, ...]) -> Metrics:
+    """Read anew where `state` is another, and what is broken said but once."""
+    return read_metrics(folder)
 
 
 def curves(metrics: Metrics) -> list[Chart]:

@@ -1,7 +1,9 @@
 """The pages for one user on this machine: a server on a free port, and a thread that follows the files."""
 
 import logging
+import os
 import socket
+import sys
 import threading
 import webbrowser
 from collections.abc import Callable, Iterator
@@ -10,6 +12,7 @@ from pathlib import Path
 
 import uvicorn
 
+from workflow_r1.errors import reason_of
 from workflow_r1.viewer.app import create_app
 from workflow_r1.viewer.index import Index
 
@@ -24,11 +27,13 @@ def followed(index: Index) -> Iterator[None]:
     ended = threading.Event()
 
     def follow() -> None:
+        said = ""
         while not ended.is_set():
             try:
                 index.update()
-            except Exception:  # a full disk, say: what is shown stays, and the next look may succeed
-                logger.exception("The index could not be brought up to date.")
+            except Exception as error:  # a full disk, say: what is shown stays, and the next look may succeed
+                if said != (said := reason_of(error)):
+                    logger.warning("The index could not be brought up to date: %s.", said)
             ended.wait(_LOOK_SECONDS)
 
     thread = threading.Thread(target=follow, name="index", daemon=True)
@@ -50,7 +55,12 @@ def serve(roots: list[Path], announce: Callable[[str], None], browser: bool) -> 
     address = f"http://{_HOST}:{port}/"
     with followed(index):
         announce(address)
-        if browser:
+        if browser and _has_display():
             webbrowser.open(address)  # the socket listens already
         with suppress(KeyboardInterrupt):
             server.run([listening])
+
+
+def _has_display() -> bool:
+    """Whether a browser would have a window of its own: one for the terminal would take it from this command."""
+    return sys.platform == "darwin" or any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY"))
