@@ -48,6 +48,18 @@ def config_of(folder: Path, name: str, manager: str = "workflow_r1", **settings:
     )
 
 
+def test_groups_are_filtered_by_what_the_reward_returns(tmp_path: Path):
+    config = config_of(tmp_path, "own")
+    for metric, enable in (("reward", True), ("acc", False)):
+        config.algorithm = {"filter_groups": {"enable": enable, "metric": metric}}
+        preflight.check_reward(config)
+    config.algorithm.filter_groups.enable = True
+    with pytest.raises(
+        LaunchError, match=r"filter_groups\.metric=acc is no part of .*own returns: name one of reward\."
+    ):
+        preflight.check_reward(config)
+
+
 @pytest.mark.parametrize("credit", ["turn_rewards", "zero_sum"])
 def test_a_credit_by_turn_wants_a_reward_by_turn(tmp_path: Path, credit: str):
     without, by_turn = config_of(tmp_path, "own"), config_of(tmp_path, "by_turn")

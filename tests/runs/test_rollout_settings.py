@@ -20,8 +20,7 @@ REFUSED = [
     "trainer.v1.trainer_mode=colocate_async",
     "trainer.v1.trainer_mode=separate_async",
     "trainer.v1.sampler.custom_sampler.name=null",
-    "trainer.v1.sampler.sync_refill_failed_groups=true",
-    "algorithm.filter_groups.enable=true",
+    "algorithm.filter_groups.max_num_gen_batches=many",
     "algorithm.rollout_correction.rollout_rs=token_k1",
     "algorithm.rollout_correction.rollout_rs=seq_mean_k1, token_k3",
     "algorithm.use_pf_ppo=true",
@@ -105,6 +104,36 @@ def test_the_recipes_pass(name: str):
     check_rollouts(recipe(name))
 
 
+FILTERING = "algorithm.filter_groups.enable=true"
+
+REFUSED_TOGETHER = [
+    ((f"{ROLLOUT}.n=1", FILTERING), "algorithm.filter_groups.enable=True compares the rollouts of a question"),
+    ((FILTERING, "algorithm.filter_groups.metric=null"), "algorithm.filter_groups.metric=None names nothing"),
+    ((FILTERING, "data.gen_batch_size=8"), "data.gen_batch_size=8 is not read where groups are filtered"),
+    (
+        ("trainer.v1.sampler.sync_refill_failed_groups=true", "data.gen_batch_size=8"),
+        "data.gen_batch_size=8 is not read where groups are filtered or refilled",
+    ),
+    (
+        (FILTERING, "reward.reward_manager.name=naive", "reward.reward_model.enable=true"),
+        "reward.reward_model.enable_resource_pool=False scores after the groups are chosen",
+    ),
+]
+
+
+@pytest.mark.parametrize(("overrides", "message"), REFUSED_TOGETHER)
+def test_groups_are_filtered_and_refilled_as_asked_or_not_at_all(overrides, message):
+    check_rollouts(config(FILTERING))
+    check_rollouts(config("trainer.v1.sampler.sync_refill_failed_groups=true"))
+    with pytest.raises(LaunchError, match=message):
+        check_rollouts(config(*overrides))
+
+
+def test_the_filter_goes_by_what_is_right_and_its_search_has_a_bound():
+    groups = recipe(REFERENCE).algorithm.filter_groups
+    assert (groups.enable, groups.metric, groups.max_num_gen_batches) == (False, "acc", 10)
+
+
 @pytest.mark.parametrize("override", REFUSED)
 def test_a_setting_that_would_do_nothing_or_harm_is_refused_by_name(override: str):
     with pytest.raises(LaunchError) as error:
@@ -129,6 +158,7 @@ def test_a_correction_needs_the_samplers_probabilities():
 
 def test_every_rule_is_tried():
     tried = {override.partition("=")[0] for override in REFUSED} | {f"{ROLLOUT}.calculate_log_probs"}
+    tried |= {message.partition("=")[0] for _, message in REFUSED_TOGETHER}
     assert not [name for name, _, _ in RULES if not any(setting.startswith(name) for setting in tried)]
 
 

@@ -156,6 +156,7 @@ def describe(step: int, total_steps: int | None, data: Mapping[str, float]) -> I
             ("malformed", data.get("workflow/malformed"), "{:.0%}"),
             ("clipped", data.get("actor/pg_clipfrac"), "{:.1%}"),
             ("not served", data.get("workflow/unscored") or None, "{:.0%}"),
+            ("groups filtered", data.get("workflow/groups_filtered") or None, "{:.0f}"),
             ("masked", data.get("workflow/masked") or None, "{:.0%}"),
             ("rollouts lost", data.get("workflow/rollouts_lost") or None, "{:.0f}"),
             ("kl", data.get("actor/ppo_kl"), "{:+.4f}"),

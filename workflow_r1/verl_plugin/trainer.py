@@ -39,6 +39,11 @@ class WorkflowTrainer(MeasuringTrainer):
         self._data_position: Any = None  # of the data loader after the last whole step
         self._gone_wrong = False  # then the weights are no longer worth saving
 
+    def _build_replay_buffer(self) -> Any:
+        buffer: Any = super()._build_replay_buffer()
+        buffer.configure(self.config)
+        return buffer
+
     def init(self) -> None:
         with self._saying_why_it_ends():
             super().init()

@@ -62,9 +62,13 @@ MEMBERS = {
         "_load_and_merge_state_dicts _merge_by_placement _load_lora_train_meta"
     ),
     "PPOTrainerSync": (
-        "fit step on_init_end on_step_begin on_step_end _validate _save_checkpoint _compute_old_log_prob _update_actor"
+        "fit step on_init_end on_step_begin on_step_end _validate _save_checkpoint _compute_old_log_prob _update_actor "
+        "_build_replay_buffer"
     ),
-    "ReplayBuffer": "sample _select_prompt_uids _wait_for_next_poll",
+    "ReplayBuffer": (
+        "sample _select_prompt_uids _evict_terminal_groups _dapo_filtered_keys "
+        "_wait_for_next_poll _validate_mode_config"
+    ),
     "RewardManagerBase": "run_single",
 }
 """What we override or call of those classes."""

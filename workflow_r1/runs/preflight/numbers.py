@@ -16,7 +16,7 @@ COUNTS = (  # whole numbers of at least 1
     *("data.train_batch_size", "data.max_prompt_length", "data.max_response_length"),
     *(f"{_ACTOR}.{name}" for name in ("ppo_mini_batch_size", "ppo_epochs", "ulysses_sequence_parallel_size")),
     *(f"{_ROLLOUT}.{name}" for name in ("n", "tensor_model_parallel_size", "val_kwargs.n", "agent.num_workers")),
-    "reward.num_workers",
+    *("reward.num_workers", "algorithm.filter_groups.max_inflight_gen_batches"),
 )
 COUNTS_OR_NULL = ("data.val_batch_size", "trainer.total_training_steps", f"{_ROLLOUT}.max_model_len")
 RANGES = {  # above the first, up to the second

@@ -33,7 +33,13 @@ def check_reward(config: DictConfig) -> None:
         reward = Reward(section.reward)
         credit = OmegaConf.select(config, "algorithm.gsspo_credit")
         if (row := _first_row(config)) is not None:
-            asyncio.run(_try(reward, section, row, config.data.get("prompt_key", "prompt"), credit))
+            parts = asyncio.run(_try(reward, section, row, config.data.get("prompt_key", "prompt"), credit))
+            groups = OmegaConf.select(config, "algorithm.filter_groups")
+            if groups and groups.enable and groups.metric not in parts:
+                raise RewardError(
+                    f"algorithm.filter_groups.metric={groups.metric} is no part of what the reward function "
+                    f"{section.reward.function} returns: name one of {', '.join(parts)}."
+                )
     except RewardError as error:
         raise LaunchError(str(error)) from None
 
@@ -48,7 +54,8 @@ def _first_row(config: DictConfig) -> dict[str, Any] | None:
     return next(iter(iterate_rows(loaded, loaded.column_names)))
 
 
-async def _try(reward: Reward, section: WorkflowConfig, row: dict[str, Any], prompt_key: str, credit: Any) -> None:
+async def _try(reward: Reward, section: WorkflowConfig, row: dict[str, Any], prompt_key: str, credit: Any) -> list[str]:
+    """The names of the reward's parts."""
     question, golds = row_question(row, prompt_key), row_golds(row["reward_model"])
     pool = section.operator_pool(os.environ) if reward.asks_operators else None
     try:
@@ -63,6 +70,7 @@ async def _try(reward: Reward, section: WorkflowConfig, row: dict[str, Any], pro
                     f"algorithm.gsspo_credit={credit} is the outcome alone: return what each turn earned "
                     "(docs/reward.md), or take another credit."
                 )
+        return list(trajectory.reward)
     finally:
         if pool is not None:
             await pool.aclose()

@@ -50,6 +50,14 @@ def _our_loss(config: DictConfig) -> bool:
     return config.actor_rollout_ref.actor.policy_loss.loss_mode in GSSPO_LOSSES
 
 
+def _filters(config: DictConfig) -> bool:
+    return config.algorithm.filter_groups.enable
+
+
+def _refills(config: DictConfig) -> bool:
+    return config.trainer.v1.sampler.sync_refill_failed_groups
+
+
 def _keeps_turns_whole(rejection: Any, _: DictConfig) -> bool:
     return not any(option.strip().startswith("token_") for option in (rejection or "").split(","))
 
@@ -77,13 +85,32 @@ RULES: tuple[tuple[str, Test, str], ...] = (
         _is("WorkflowReplayBuffer"),
         "has no operator limits and no records of trajectories: leave it at WorkflowReplayBuffer",
     ),
+    # The groups that are filtered and refilled.
     (
-        "trainer.v1.sampler.sync_refill_failed_groups",
-        _is(False),
-        "is ignored by WorkflowReplayBuffer, which counts lost rollouts: leave it False, and bound them with "
-        "workflow_r1.max_lost_fraction",
+        "algorithm.filter_groups.enable",
+        lambda on, config: not on or config.actor_rollout_ref.rollout.n > 1,
+        f"compares the rollouts of a question: take {_ROLLOUT}.n=2 or more, or leave it False",
     ),
-    ("algorithm.filter_groups.enable", _is(False), "is ignored by WorkflowReplayBuffer: leave it False"),
+    (
+        "algorithm.filter_groups.metric",
+        lambda metric, config: not _filters(config) or (isinstance(metric, str) and metric != ""),
+        "names nothing to compare rollouts by: take acc, or another part of the reward",
+    ),
+    (
+        "algorithm.filter_groups.max_num_gen_batches",
+        lambda number, _: isinstance(number, int),
+        "is no number of batches: take 10, or 0 for no bound",
+    ),
+    (
+        "reward.reward_model.enable_resource_pool",
+        lambda has, config: has or not (_filters(config) and config.reward.reward_model.enable),
+        "scores after the groups are chosen, and algorithm.filter_groups.enable=True needs the scores: set it to True",
+    ),
+    (
+        "data.gen_batch_size",
+        lambda size, config: size in (None, 1) or not (_filters(config) or _refills(config)),
+        "is not read where groups are filtered or refilled, one question at a time: leave it null",
+    ),
     # The advantage and the loss.
     (
         "algorithm.rollout_correction.rollout_rs",
