@@ -18,7 +18,7 @@ HEALTHY = {
     "actor/entropy": 0.5,
     "workflow/malformed": 0.125,
     "workflow/unscored": 0.0,
-    "rollout_corr/rollout_is_eff_sample_size": 0.75,
+    "mismatch/eff_sample_size": 0.75,
     "actor/grad_norm": 2.0,
     "training/rollout_probs_diff_mean": 0.0078125,
     "actor/pg_clipfrac": 0.125,

@@ -88,7 +88,7 @@ CONDITIONS = {
     "entropy_explosion": Condition("actor/entropy", "the policy becomes random", _has_exploded),
     "malformed": Condition("workflow/malformed", "many trajectories break the format", _is_above),
     "unserved": Condition("workflow/unscored", "the endpoints do not serve many trajectories", _is_above),
-    "sample_size": Condition("rollout_corr/rollout_is_eff_sample_size", "a few turns outweigh the others", _is_below),
+    "sample_size": Condition("mismatch/eff_sample_size", "a few turns outweigh the others", _is_below),
     "gradient_norm": Condition("actor/grad_norm", "the gradient jumps", _has_jumped),
     "mismatch": Condition("training/rollout_probs_diff_mean", "the sampler is not the trained policy", _is_above),
     "clipped": Condition("actor/pg_clipfrac", "much of what is learned from is clipped", _is_above),
@@ -129,7 +129,7 @@ class WatchSettings(BaseModel):
     """The largest mean fraction of trajectories that an endpoint did not serve."""
 
     sample_size: float | None = Field(default=0.5, gt=0, le=1)
-    """The least mean effective sample size of the correction's weights, as a fraction of what they weigh."""
+    """The least mean effective sample size of the turns' importance weights, as a fraction of the turns."""
 
     gradient_norm: float | None = Field(default=10.0, gt=1)
     """The largest gradient norm of one step, as a multiple of its median over the twenty steps before."""
