@@ -1,5 +1,6 @@
 """What becomes of rollouts that raise, on verl's own worker and buffer: counted, and beyond a bound the run stops."""
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
@@ -109,7 +110,7 @@ def new_buffer(max_lost_fraction: float = 0.1) -> WorkflowReplayBuffer:
     )
 
 
-def failing(*rollouts: tuple[str, int], error: Exception | None = None) -> Callable[[str, int], Any]:
+def failing(*rollouts: tuple[str, int], error: BaseException | None = None) -> Callable[[str, int], Any]:
     def outcome(uid: str, number: int) -> AgentLoopOutput:
         if (uid, number) in rollouts:
             raise error or RuntimeError("a bug")
@@ -168,6 +169,16 @@ async def test_an_agent_loop_that_returns_nothing_has_lost_its_rollout(
     rollouts = Rollouts(monkeypatch, lambda uid, number: nothing if number == 0 else an_output())
     await rollouts.run(queue, ["0"])
     with pytest.raises(RolloutsLost, match=r"1 of 4 rollouts .* returned no output"):
+        new_buffer().sample(global_steps=1, partition_id="train", batch_size=1)
+
+
+@pytest.mark.parametrize("error", [SystemExit(3), asyncio.CancelledError("called off")])
+async def test_what_ends_a_rollout_without_being_an_exception_is_counted_too(
+    error: BaseException, queue: Queue, monkeypatch: pytest.MonkeyPatch
+):
+    rollouts = Rollouts(monkeypatch, failing(("0", 1), ("0", 2), error=error))
+    await rollouts.run(queue, ["0"])
+    with pytest.raises(RolloutsLost, match=rf"2 of 4 rollouts .*all of them in {type(error).__name__}: {error}"):
         new_buffer().sample(global_steps=1, partition_id="train", batch_size=1)
 
 

@@ -33,11 +33,13 @@ class WorkflowAgentLoopWorker(AgentLoopWorkerTQ):
     async def _run_agent_loop(self, sampling_params: dict, trajectory: dict, *, uid: str, **kwargs: Any) -> None:
         try:
             await super()._run_agent_loop(sampling_params, trajectory, uid=uid, **kwargs)
-        except Exception as error:
+        except (Exception, SystemExit, asyncio.CancelledError) as error:
             partition = "val" if trajectory["validate"] else "train"
             async with self._writing:
                 self._lost[uid][describe(error)] += 1
                 await tq.async_kv_put(key=uid, partition_id=partition, tag={LOST: dict(self._lost[uid])})
+            if isinstance(error, SystemExit):  # of a user's code; it would end the worker, and all that runs there
+                raise RuntimeError(describe(error)) from error
             raise
 
     async def _run_prompt(self, prompt: dict, *args: Any, **kwargs: Any) -> None:

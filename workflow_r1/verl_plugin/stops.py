@@ -13,7 +13,7 @@ class RolloutsLost(RuntimeError):
     """Too little is left of a batch of rollouts; the message says why."""
 
 
-def describe(error: Exception) -> str:
+def describe(error: BaseException) -> str:
     """An exception in one line: of one that came from another process through Ray, its cause there."""
     cause = error.cause if isinstance(error, RayTaskError) else error
     text = " ".join(f"{type(cause).__name__}: {cause}".split())
