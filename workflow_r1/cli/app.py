@@ -11,7 +11,7 @@ from workflow_r1 import __version__
 from workflow_r1.cli.data import prepare, validate
 from workflow_r1.cli.evaluation import ask, compare, eval_
 from workflow_r1.cli.operators import operators_app
-from workflow_r1.cli.training import train
+from workflow_r1.cli.training import doctor, train
 from workflow_r1.cli.viewer import view
 from workflow_r1.cli.world import world_app
 from workflow_r1.services.proxies import exempt_this_machine
@@ -50,7 +50,8 @@ app.command()(validate)
 app.command("eval")(eval_)
 app.command()(compare)
 app.command()(ask)
-app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(train)
+for with_overrides in (train, doctor):
+    app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(with_overrides)
 app.command()(view)
 app.add_typer(operators_app, name="operators")
 app.add_typer(world_app, name="world")

@@ -19,17 +19,13 @@ from workflow_r1.runs import preflight
 from workflow_r1.runs.checkpoints import last_step
 from workflow_r1.runs.cpu_environment import cpu_environment
 from workflow_r1.runs.embedded import embedded_policy, embedded_world, stand_ins
-from workflow_r1.runs.gpus import chosen_hardware
+from workflow_r1.runs.opening import open_recipe
 from workflow_r1.runs.progress import follow
 from workflow_r1.runs.recipe import (
-    EMBEDDED,
-    REFERENCE,
     LaunchError,
     compose_recipe,
     quoted,
     total_steps,
-    with_our_settings,
-    with_quoted_paths,
 )
 from workflow_r1.runs.report import RunReport, print_report
 from workflow_r1.runs.resume import Start, find_start, set_aside, starts_anew
@@ -44,7 +40,6 @@ from workflow_r1.system.folder_lock import FolderInUseError, FolderLock
 from workflow_r1.system.terminal import TextConsole
 
 _CAUSE = re.compile(r"^(\S*\.)?\w*(Error|Exception)(\(.*\))?: ")
-_KEY_OVERRIDE = re.compile(r"\+{0,2}workflow_r1\.operators\.api_key=(?P<key>.*)", re.DOTALL)
 
 
 def train(overrides: Sequence[str], recipe: str | None = None) -> int:
@@ -62,16 +57,10 @@ def train(overrides: Sequence[str], recipe: str | None = None) -> int:
     """
     console = TextConsole(soft_wrap=True)
     preflight.check_system()
-    if recipe is None:
-        hardware = preflight.usable_hardware()
-        recipe = REFERENCE if hardware.gpu else EMBEDDED
-        if hardware.note:
-            console.print(hardware.note, style="yellow")
-    overrides = with_our_settings(with_quoted_paths(_take_key_out(overrides)))
-    config = compose_recipe(recipe, overrides)
-    if chosen := chosen_hardware(config, overrides, os.environ):
-        overrides = [f"hardware={chosen}", *overrides]
-        config = compose_recipe(recipe, overrides)
+    opening = open_recipe(overrides, recipe)
+    recipe, overrides, config = opening.recipe, opening.overrides, opening.config
+    for note in opening.notes:
+        console.print(note, style="yellow")
     WorkflowConfig.parse(config)
     preflight.check_machine(config.trainer.device)
     preflight.check_temporary_folders(os.environ)
@@ -99,14 +88,8 @@ def train(overrides: Sequence[str], recipe: str | None = None) -> int:
         environ = _environment(trackers, cpu, output_dir)
         needs_policy = has_world and config.actor_rollout_ref.model.path is None
         with console.status("checking the configuration"):
-            _check(config, environ, needs_policy, start)
-            found = {"GPUs": preflight.check_gpus(config, environ), "memory": preflight.check_memory(config, environ)}
-            preflight.check_cores(config, environ)
-            preflight.check_disk(config, environ)
+            _check(console, config, environ, needs_policy, start)
             template, lost_text = (None, None) if needs_policy else preflight.check_chat_template(config)
-        if not cpu:
-            for what, text in found.items():
-                console.print(f"{what}: {text}.")
         if template:
             console.print("The policy has no chat template that will do and gets another: docs/models.md says which.")
             overrides = [*overrides, f"actor_rollout_ref.model.custom_chat_template={quoted(template)}"]
@@ -135,17 +118,6 @@ def _lock(output_dir: Path, console: Console) -> FolderLock:
     if not lock.is_held:
         console.print(f"The file system of {output_dir} takes no locks: see to it that no second run uses this folder.")
     return lock
-
-
-def _take_key_out(overrides: Sequence[str]) -> list[str]:
-    """Move an operator key from the overrides to the environment: verl prints its configuration, `ps` the overrides."""
-    kept = []
-    for override in overrides:
-        if match := _KEY_OVERRIDE.fullmatch(override):
-            os.environ["OPERATOR_API_KEY"] = match["key"]
-        else:
-            kept.append(override)
-    return kept
 
 
 def _output_dir(config: DictConfig) -> Path:
@@ -182,24 +154,11 @@ def _environment(trackers: list[str], cpu: bool, output_dir: Path) -> Mapping[st
     return cpu_environment(cache_dir(), environ) if cpu else environ
 
 
-def _check(config: DictConfig, environ: Mapping[str, str], needs_policy: bool, start: Start) -> None:
-    preflight.check_keys(config)
-    preflight.check_credit(config)
-    preflight.check_unread(config)
-    preflight.check_numbers(config)
-    preflight.check_rollouts(config)
-    preflight.check_correction(config)
-    preflight.check_data(config)
-    preflight.check_batches(config)
-    preflight.check_training(config)
-    preflight.check_resume(config, start.checkpoint)
-    preflight.check_template_arguments(config)
-    if not needs_policy:
-        model = config.actor_rollout_ref.model
-        preflight.check_model(model.path, trust_remote_code=model.trust_remote_code)
-    preflight.check_operators(config)
-    preflight.check_reward(config)
-    preflight.check_plugin(environ, config)
+def _check(console: Console, config: DictConfig, environ: Mapping[str, str], needs_policy: bool, start: Start) -> None:
+    for subject, check in preflight.checks(config, environ, start.checkpoint):
+        found = None if subject == "model" and needs_policy else check()
+        if isinstance(found, str) and config.trainer.device == "cuda":
+            console.print(f"{subject}: {found}.")
 
 
 def _run(

@@ -18,32 +18,24 @@ from workflow_r1.runs.preflight.machine import (
 from workflow_r1.runs.preflight.model import check_chat_template, check_model, check_template_arguments
 from workflow_r1.runs.preflight.numbers import check_numbers
 from workflow_r1.runs.preflight.operators import check_operators
-from workflow_r1.runs.preflight.resources import (
-    check_cores,
-    check_disk,
-    check_gpus,
-    check_memory,
-)
 from workflow_r1.runs.preflight.resume import check_resume
 from workflow_r1.runs.preflight.reward import check_reward
 from workflow_r1.runs.preflight.rollouts import check_rollouts
 from workflow_r1.runs.preflight.settings import check_keys, clip_range_warning
+from workflow_r1.runs.preflight.subjects import Check, checks
 from workflow_r1.runs.preflight.training import check_training
 from workflow_r1.runs.preflight.unread import check_unread, unread_notes
 
 __all__ = [
+    "Check",
     "check_batches",
     "check_chat_template",
-    "check_cores",
     "check_correction",
     "check_credit",
     "check_data",
-    "check_disk",
-    "check_gpus",
     "check_keys",
     "check_lengths",
     "check_machine",
-    "check_memory",
     "check_model",
     "check_numbers",
     "check_operators",
@@ -56,6 +48,7 @@ __all__ = [
     "check_temporary_folders",
     "check_training",
     "check_unread",
+    "checks",
     "clip_range_warning",
     "unread_notes",
     "usable_hardware",
