@@ -16,7 +16,10 @@ from typing import Any
 import psutil
 import pytest
 from conftest import QUESTIONS, SETTINGS, STEPS, Run
+from support.chromium import open_tab
 from support.processes import still_there
+from support.viewing import viewing
+from support.waiting import wait_until
 
 from workflow_r1.evaluation.baselines import BASELINES
 from workflow_r1.runs.checkpoints import last_checkpoint
@@ -129,6 +132,25 @@ def test_the_report_shows_before_and_after_and_where_everything_is(embedded_run,
     assert str(embedded_run.folder / f"global_step_{STEPS}" / "actor") in resumed
     for picture in ("reward_curve.png", "workflow.png"):
         assert (embedded_run.folder / picture).read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_browser_walks_through_it(embedded_run, resumed, tmp_path):
+    name = embedded_run.folder.name
+    with viewing(embedded_run.folder, tmp_path / "cache") as address, open_tab(tmp_path / "chromium") as tab:
+        tab.open(f"{address}run?source={name}")
+        wait_until(lambda: f"\nval\t{STEPS}\t" in tab.text())  # it has been read
+        tab.open(f"{address}run?source={name}")
+        assert "Clip fraction" in tab.text()
+        for page in ("a[href^='/step']", "a[href^='/group']", "article a", ".graph a"):
+            tab.follow(page)
+        assert "Turn 1" in tab.text()
+        tab.open(f"{address}find?part=train&step={STEPS}")
+        assert "64 trajectories" in tab.text()
+        tab.open(f"{address}flips?before={name}/val/0&after={name}/val/{STEPS}")
+        assert "questions changed" in tab.text()
+        tab.open(f"{address}operators?source={name}")
+        assert "Completion tokens" in tab.text()
+        assert tab.faults == []
 
 
 def test_the_watch_judges_every_step_and_keeps_the_checkpoint_that_was_validated(embedded_run, resumed):

@@ -1,14 +1,12 @@
 """The pages in a real browser, over a real server: clicked through, with keys, on a phone, and with hostile text."""
 
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from support.chromium import Tab, open_tab
 from support.recorded_run import add_step, call, make_run, trajectory, turn
+from support.viewing import viewing
 from support.waiting import wait_until
 
 from workflow_r1.trajectory import write_jsonl
@@ -39,13 +37,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def address(run: Path) -> Iterator[str]:
-    environ = {**os.environ, "XDG_CACHE_HOME": str(run.parent / "cache")}
-    command = [sys.executable, "-m", "workflow_r1.cli", "view", str(run), "--no-browser"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environ) as process:
-        assert process.stdout is not None
-        yield process.stdout.readline().split()[0]
-        process.terminate()
-    assert process.returncode == 0
+    with viewing(run, run.parent / "cache") as address:
+        yield address
 
 
 @pytest.fixture(scope="module")

@@ -13,8 +13,10 @@ from support.recorded_run import QUESTIONS, add_step, call, make_run, trajectory
 from workflow_r1.evaluation.record import Record
 from workflow_r1.trajectory import write_jsonl
 from workflow_r1.viewer import queries
+from workflow_r1.viewer.filters import Filter, Slice
 from workflow_r1.viewer.index import Index
-from workflow_r1.viewer.queries import Filter, Slice
+from workflow_r1.viewer.reading import raw_lines, read_row
+from workflow_r1.viewer.search import find
 from workflow_r1.viewer.sources import find_sources
 
 TOLD = """{"question":"q","ended_by":"a new reason","mood":"new","turns":[{"text":"t","advantage":0.5}]}"""
@@ -34,7 +36,7 @@ def index_of(*roots: Path, updated: bool = True) -> Index:
 
 def found(index: Index, **wanted: object) -> list[sqlite3.Row]:
     with index.connect() as connection:
-        return queries.find(connection, Filter(**wanted)).rows
+        return find(connection, Filter(**wanted)).rows
 
 
 def lines(index: Index, **wanted: object) -> list[int]:
@@ -105,13 +107,13 @@ def test_a_broken_line_is_shown_as_that_and_hides_none(run: Path, line: str):
     assert [row["line"] for row in faulty] == [1]
     assert faulty[0]["fault"].startswith("This line is no trajectory: ")
     assert len(found(index, step=3)) == 9
-    assert queries.raw_line(faulty[0]) == line.encode() + b"\n"
+    assert raw_lines(faulty) == line.encode() + b"\n"
 
 
 def test_what_another_version_wrote_is_read_with_all_its_fields(run: Path):
     (run / "trajectories/train/9.jsonl").write_text(TOLD + "\n" + '{"question":"older"}\n')
     newer, older = found(index_of(run), step=9)
-    read = queries.read_row(newer).trajectory
+    read = read_row(newer).trajectory
     assert read is not None
     assert (read.ending, read.model_extra, read.turns[0].model_extra) == (
         "a new reason",

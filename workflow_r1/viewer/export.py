@@ -7,9 +7,9 @@ from markupsafe import Markup
 
 from workflow_r1.system.files import made_whole
 from workflow_r1.viewer import queries
+from workflow_r1.viewer.filters import Slice
 from workflow_r1.viewer.index import Index
 from workflow_r1.viewer.pages import STATIC, members_of, shared_of
-from workflow_r1.viewer.queries import Slice
 from workflow_r1.viewer.rendering import environment
 from workflow_r1.viewer.run import configuration, curves, metrics_of, operator_curves, stop_of, warnings_of
 from workflow_r1.viewer.sources import Source, ViewError, find_sources

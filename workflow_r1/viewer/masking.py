@@ -6,11 +6,14 @@ from typing import Any
 
 HIDDEN = "(hidden)"
 
-_SECRET = re.compile(
-    r"(^|[_.-])((api|access|secret|private|auth)[_-]?keys?|tokens?|secrets?|passw(or)?ds?|credentials?|authorization)$",
-    re.IGNORECASE,
-)
+# What a key's name ends in.
+_WORDS = r"(api|access|secret|private|auth)[_-]?keys?|tokens?|secrets?|passw(or)?ds?|credentials?|authorization"
+_SECRET = re.compile(rf"(^|[_.-])({_WORDS})$", re.IGNORECASE)
 _HARMLESS = re.compile(r"(max|min|num|bos|eos|pad|per|batch|response|prompt)\w*tokens?$", re.IGNORECASE)
+# In an override, a URL or a note.
+_ASSIGNED = re.compile(
+    rf"(?P<name>(?<![\w.-])([\w.-]*[_.-])?({_WORDS}))(?P<sign>\s*[=:]\s*)[^\s,;&}}\]]+", re.IGNORECASE
+)
 _IN_URL = re.compile(r"(?<=://)[^/@\s]+(?=@)")
 _ALONE = re.compile(r"\b(sk|hf|ghp|gho|xox[abp]|key)[-_][\w-]{12,}|(?<=Bearer )\S+")
 
@@ -25,11 +28,16 @@ def masked(value: Any) -> Any:
 
 
 def _masked_text(text: str) -> str:
-    name, equals, _ = text.partition("=")
-    if equals and _SECRET.search(name) and not _HARMLESS.search(name):  # an override
-        return f"{name}={HIDDEN}"
-    return _ALONE.sub(HIDDEN, _IN_URL.sub(HIDDEN, text))
+    return _ASSIGNED.sub(_hidden, _ALONE.sub(HIDDEN, _IN_URL.sub(HIDDEN, text)))
+
+
+def _hidden(assigned: re.Match[str]) -> str:
+    return f"{assigned['name']}{assigned['sign']}{HIDDEN}" if _names_one(assigned["name"]) else assigned[0]
 
 
 def _is_secret(name: str, value: Any) -> bool:
-    return value is not None and bool(_SECRET.search(name)) and not _HARMLESS.search(name)
+    return value is not None and _names_one(name)
+
+
+def _names_one(name: str) -> bool:
+    return bool(_SECRET.search(name)) and not _HARMLESS.search(name)

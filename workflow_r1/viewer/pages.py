@@ -10,11 +10,12 @@ from pydantic import TypeAdapter, ValidationError
 
 from workflow_r1.runs.stop import Stop
 from workflow_r1.viewer import queries
+from workflow_r1.viewer.filters import Filter, Slice, Whole
 from workflow_r1.viewer.grouping import shared_turns
 from workflow_r1.viewer.index import Index
-from workflow_r1.viewer.queries import SORTS, Filter, Slice, Whole
-from workflow_r1.viewer.reading import Entry
+from workflow_r1.viewer.reading import Entry, raw_lines, read_row
 from workflow_r1.viewer.run import configuration, curves, metrics_of, operator_curves, stop_of, warnings_of
+from workflow_r1.viewer.search import SORTS, find
 from workflow_r1.viewer.sources import Source, ViewError, find_sources
 
 STATIC = Path(__file__).parent / "static"
@@ -98,12 +99,12 @@ class Pages:
             row = queries.one(connection, place, _number(parameters, "line"))
         if row is None:
             raise ViewError("This line is not in this step's file.")
-        line = queries.raw_line(row)
+        line = raw_lines([row])
         return {
             "source": source,
             "place": place,
             "row": row,
-            "entry": queries.read_row(row),
+            "entry": read_row(row),
             "line": line.decode(errors="replace"),
         }
 
@@ -122,7 +123,7 @@ class Pages:
                 "ended": [*queries.choices(connection, "ended"), "fault"],
                 "operators": queries.operators(connection),
                 "sorts": SORTS,
-                "found": queries.find(connection, wanted, _number({"start": "0", **parameters}, "start")),
+                "found": find(connection, wanted, _number({"start": "0", **parameters}, "start")),
             }
 
     def flips(self, parameters: Parameters) -> dict[str, Any]:
@@ -176,7 +177,7 @@ class Pages:
 
 def members_of(rows: list[Row]) -> list[tuple[Row, Entry]]:
     """The rollouts of a group with what their lines hold."""
-    return [(row, queries.read_row(row)) for row in rows]
+    return [(row, read_row(row)) for row in rows]
 
 
 def shared_of(members: list[tuple[Row, Entry]]) -> int:

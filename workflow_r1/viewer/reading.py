@@ -1,6 +1,10 @@
-"""One line of a trajectory file, read whichever version of this project wrote it."""
+"""The lines of trajectory files, read whichever version of this project wrote it."""
 
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+from sqlite3 import Row
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -65,6 +69,22 @@ def recorded(record: BaseModel, exclude: set[str] | None = None) -> dict[str, An
     """The fields that the file holds with a value: a field's default says nothing of what was measured."""
     known = record.model_dump(mode="json", exclude_unset=True, exclude_none=True, exclude=exclude)
     return known | (record.model_extra or {})  # which a model that forbids such fields does not dump
+
+
+def raw_lines(block: Sequence[Row]) -> bytes:
+    """Lines that follow each other in a file, from their rows in the index; empty where the file has gone."""
+    try:
+        with Path(os.fsdecode(block[0]["path"])).open("rb") as file:
+            file.seek(block[0]["start"])
+            return file.read(sum(row["length"] for row in block))
+    except OSError:  # gone since it was indexed
+        return b""
+
+
+def read_row(row: Row) -> Entry:
+    """What the line holds now."""
+    line = raw_lines([row])
+    return read_entry(line) if line else Entry(None, "The file was written anew a moment ago: load the page again.")
 
 
 def _parse(model: type[T], line: bytes) -> T:

@@ -11,10 +11,11 @@ from rich.text import Text
 from workflow_r1.records import shown
 from workflow_r1.runs.report import print_trajectory
 from workflow_r1.viewer import queries
+from workflow_r1.viewer.filters import Filter, Slice
 from workflow_r1.viewer.grouping import actions, shared_turns
 from workflow_r1.viewer.index import Index
-from workflow_r1.viewer.queries import Slice
-from workflow_r1.viewer.reading import Entry
+from workflow_r1.viewer.reading import Entry, read_row
+from workflow_r1.viewer.search import find
 from workflow_r1.viewer.sources import Source, TrajectoryFile, ViewError, find_sources, trajectory_files
 
 _SHORT = 60  # characters of a text in a table
@@ -73,12 +74,12 @@ def _print_slice(console: Console, connection: Connection, place: Slice, wanted:
         row = queries.one(connection, place, wanted.line)
         if row is None:
             raise ViewError(f"There is no line {wanted.line}: name another --line.")
-        _print_entry(console, queries.read_row(row))
+        _print_entry(console, read_row(row))
         return
     groups = queries.groups(connection, place)
     if wanted.question is None:
         console.print(_groups_table(groups))
-        faulty = queries.find(connection, queries.Filter(**place.model_dump(), ended="fault"))
+        faulty = find(connection, Filter(**place.model_dump(), ended="fault"))
         for row in faulty.rows:
             console.print(f"line {row['line']}: {row['fault']}")
         console.print(Text("--question TEXT shows the rollouts of a question, --line N a trajectory.", "dim"))
@@ -103,7 +104,7 @@ def _groups_table(groups: list[Row]) -> Table:
 
 
 def _print_group(console: Console, rows: list[Row]) -> None:
-    entries = [queries.read_row(row) for row in rows]
+    entries = [read_row(row) for row in rows]
     trajectories = [entry.trajectory for entry in entries if entry.trajectory is not None]
     if not trajectories:
         return
