@@ -29,6 +29,8 @@ class Credit:
         name: one of `ESTIMATORS`.
         discount: γ of `discounted` and `anchors`, from 0 to 1.
         weight: β of `zero_sum` and ω of `anchors`, at least 0.
+        information_gain: what the trainer adds to a turn's reward for each nat by which it raised the gold answer's
+            mean log-probability, at least 0.
 
     Raises:
         ValueError: naming the setting that cannot be, and what it may be.
@@ -37,20 +39,22 @@ class Credit:
     name: str = "outcome"
     discount: float = 1.0
     weight: float = 1.0
+    information_gain: float = 0.0
 
     def __post_init__(self) -> None:
         if self.name not in ESTIMATORS:
             raise ValueError(f"gsspo_credit={self.name} is not known: take {', '.join(ESTIMATORS)}.")
         if not (_is_number(self.discount) and 0 <= self.discount <= 1):
             raise ValueError(f"gsspo_discount={self.discount} has to be a number from 0 to 1: set it to one.")
-        if not (_is_number(self.weight) and 0 <= self.weight < float("inf")):
-            raise ValueError(f"gsspo_credit_weight={self.weight} has to be a number of at least 0: set it to one.")
+        weights = {"gsspo_credit_weight": self.weight, "gsspo_information_gain": self.information_gain}
+        for name, value in weights.items():
+            if not (_is_number(value) and 0 <= value < float("inf")):
+                raise ValueError(f"{name}={value} has to be a number of at least 0: set it to one.")
 
     @classmethod
     def of(cls, options: Mapping[str, Any]) -> "Credit":
-        """From `gsspo_credit`, `gsspo_discount` and `gsspo_credit_weight` of verl's algorithm configuration."""
-        names = {"gsspo_credit": "name", "gsspo_discount": "discount", "gsspo_credit_weight": "weight"}
-        given: dict[str, Any] = {field: options[option] for option, field in names.items() if option in options}
+        """From what `SETTINGS` names of verl's algorithm configuration."""
+        given: dict[str, Any] = {field: options[name] for name, field in SETTINGS.items() if name in options}
         return cls(**given)
 
 
@@ -134,5 +138,13 @@ ESTIMATORS: dict[str, Callable[[Turns, Credit], torch.Tensor]] = {
     "anchors": _anchors,
 }
 """By name: (B, K) advantages of turns. What they hold where nothing is trained on is not used."""
+
+SETTINGS = {
+    "gsspo_credit": "name",
+    "gsspo_discount": "discount",
+    "gsspo_credit_weight": "weight",
+    "gsspo_information_gain": "information_gain",
+}
+"""Under `algorithm`, and their fields of `Credit`."""
 
 OUTCOME = Credit()

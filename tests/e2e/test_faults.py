@@ -1,11 +1,17 @@
-"""Training at an endpoint that fails in every way a paid one does, and then at one that stays down."""
+"""Training at an endpoint that fails in every way a paid one does, and then at one that stays down; with rewards and
+credit by turn."""
 
 import threading
 from collections.abc import Iterator
+from statistics import fmean
 
 import pytest
+import torch
 from conftest import Run, small
 
+from workflow_r1.advantage import group_relative_advantages
+from workflow_r1.credit import Credit
+from workflow_r1.reward import turn_reward
 from workflow_r1.trajectory import EndedBy
 from workflow_r1.world.server import Faults, RunningServer, SimulatedEndpoint, running_server
 from workflow_r1.world.simulated_llm import MODEL_NAME, SimulatedLLM
@@ -13,6 +19,7 @@ from workflow_r1.world.world import World
 
 FAULTS = Faults(rate_limit=0.1, server_error=0.1, hang=0.03, broken_json=0.03, drop=0.02)
 STEPS, TRAJECTORIES, AT_ONCE, PER_MINUTE = 2, 8 * 8, 12, 300
+PRICE, CREDIT = 0.05, Credit("anchors", discount=0.9)
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +47,10 @@ def settings(server: RunningServer, steps: int, call_timeout: int) -> list[str]:
         "trainer.val_before_train=false",
         "actor_rollout_ref.rollout.agent.num_workers=2",  # two processes, one limit
         *(f"workflow_r1.operators.{name}={value}" for name, value in operators.items()),
+        "workflow_r1.reward.function=workflow_r1.reward:turn_reward",
+        f"workflow_r1.reward.settings.call={-PRICE}",
+        f"algorithm.gsspo_credit={CREDIT.name}",
+        f"algorithm.gsspo_discount={CREDIT.discount}",
     ]
 
 
@@ -89,6 +100,35 @@ def test_every_mask_is_right(finished: str, run: Run) -> None:
         tokens = sum(end - start for start, end in turns)
         assert metrics["actor/subsequences_per_response"] == pytest.approx(len(turns) / TRAJECTORIES)
         assert metrics["actor/tokens_per_subsequence"] == pytest.approx(tokens / len(turns))
+
+
+def test_what_turns_earned_is_recorded_and_reaches_verl(finished: str, run: Run) -> None:
+    for step in range(1, STEPS + 1):
+        trajectories, metrics = run.trajectories("train", step), run.metrics[step]
+        for one in trajectories:
+            earned = turn_reward(one, one.golds, call=-PRICE)
+            assert [turn.reward for turn in one.turns] == earned["turns"]
+            assert one.reward["turns"] == pytest.approx(sum(earned["turns"]))
+            assert one.reward["reward"] == pytest.approx(earned["reward"] + one.reward["turns"])
+        assert metrics["reward/turns"] == pytest.approx(fmean(one.reward["turns"] for one in trajectories))
+        assert metrics["critic/score/mean"] == pytest.approx(fmean(one.reward["reward"] for one in trajectories))
+
+
+def test_every_turn_has_the_advantage_of_what_was_recorded(finished: str, run: Run) -> None:
+    for step in range(1, STEPS + 1):
+        trajectories, metrics = run.trajectories("train", step), run.metrics[step]
+        rewards = torch.zeros(TRAJECTORIES, max(one.turns[-1].tokens[1] for one in trajectories))
+        mask = torch.zeros_like(rewards, dtype=torch.bool)
+        for row, one in enumerate(trajectories):
+            for turn in one.turns:
+                mask[row, slice(*turn.tokens)] = True
+                rewards[row, turn.tokens[1] - 1] = turn.reward or 0.0
+            rewards[row, one.turns[-1].tokens[1] - 1] += one.reward["reward"] - one.reward["turns"]
+        states, questions = [one.states for one in trajectories], [one.question for one in trajectories]
+        advantages = group_relative_advantages(rewards, mask, questions, credit=CREDIT, states=states)[mask]
+        for statistic in ("mean", "max", "min"):
+            found = metrics[f"critic/advantages/{statistic}"]
+            assert found == pytest.approx(float(getattr(advantages, statistic)()), abs=1e-4)
 
 
 def test_the_limits_held_at_the_endpoint(finished: str, server: RunningServer) -> None:

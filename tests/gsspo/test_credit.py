@@ -214,6 +214,7 @@ def test_what_is_not_trained_on_needs_no_states_and_may_have_earned_nan():
         ({"gsspo_discount": float("nan")}, "gsspo_discount=nan has"),
         ({"gsspo_discount": True}, "gsspo_discount=True has"),
         ({"gsspo_credit_weight": -1}, "gsspo_credit_weight=-1 has to be a number of at least 0"),
+        ({"gsspo_information_gain": float("inf")}, "gsspo_information_gain=inf has to be a number of at least 0"),
         ({"gsspo_credit_weight": "much"}, "gsspo_credit_weight=much has"),
     ],
 )

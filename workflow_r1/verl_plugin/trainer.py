@@ -20,13 +20,13 @@ from workflow_r1.runs.progress import read_metrics, validation_score
 from workflow_r1.runs.run_watch import RunWatch
 from workflow_r1.runs.stop import Stop, write_stop
 from workflow_r1.verl_plugin import patches  # noqa: F401  (takes hold by being imported)
-from workflow_r1.verl_plugin.measuring import MeasuringTrainer
+from workflow_r1.verl_plugin.information_gain import InformedTrainer
 from workflow_r1.verl_plugin.stops import RolloutsLost, RunStopped, describe
 from workflow_r1.verl_plugin.upstream import register_trainer
 
 
 @register_trainer("workflow_r1")
-class WorkflowTrainer(MeasuringTrainer):
+class WorkflowTrainer(InformedTrainer):
     """Stops at a checkpoint when `RunRecorder` has a reason to, and at the one before when `RunWatch` has."""
 
     replay_buffer: Any  # a WorkflowReplayBuffer, by the configuration

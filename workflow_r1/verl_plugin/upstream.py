@@ -48,6 +48,7 @@ IMPORTED = {
     "register_reward_manager": "verl.experimental.reward_loop.reward_manager.registry:register",
     "ModelMergerConfig": "verl.model_merger.base_model_merger:ModelMergerConfig",
     "FSDPModelMerger": "verl.model_merger.fsdp_model_merger:FSDPModelMerger",
+    "assign_non_tensor": "verl.utils.tensordict_utils:assign_non_tensor",
     "PlatformBase": "verl.plugin.platform.platform_base:PlatformBase",
     "PlatformRegistry": "verl.plugin.platform.platform_manager:PlatformRegistry",
 }
@@ -62,8 +63,8 @@ MEMBERS = {
         "_load_and_merge_state_dicts _merge_by_placement _load_lora_train_meta"
     ),
     "PPOTrainerSync": (
-        "fit step on_init_end on_step_begin on_step_end _validate _save_checkpoint _compute_old_log_prob _update_actor "
-        "_build_replay_buffer"
+        "fit step on_init_end on_step_begin on_step_end _validate _save_checkpoint _compute_old_log_prob "
+        "_compute_advantage _update_actor _build_replay_buffer"
     ),
     "ReplayBuffer": (
         "sample _select_prompt_uids _evict_terminal_groups _dapo_filtered_keys "

@@ -2,14 +2,11 @@
 
 from omegaconf import DictConfig
 
-from workflow_r1.credit import ESTIMATORS, Credit
+from workflow_r1.credit import SETTINGS, Credit
 from workflow_r1.runs.recipe import LaunchError
 
-_SETTINGS: dict[str, tuple[str, ...]] = {  # under algorithm, and the credits that read it
-    "gsspo_credit": tuple(ESTIMATORS),
-    "gsspo_discount": ("discounted", "anchors"),
-    "gsspo_credit_weight": ("zero_sum", "anchors"),
-}
+# The settings that not every credit reads, and those that do.
+READERS = {"gsspo_discount": ("discounted", "anchors"), "gsspo_credit_weight": ("zero_sum", "anchors")}
 
 
 def check_credit(config: DictConfig) -> None:
@@ -21,14 +18,14 @@ def check_credit(config: DictConfig) -> None:
     given = [str(name) for name in config.algorithm if str(name).startswith("gsspo_")]
     if given and config.algorithm.adv_estimator != "gsspo":
         raise LaunchError(f"algorithm.{given[0]} is read by algorithm.adv_estimator=gsspo alone: leave it out.")
-    if unknown := [name for name in given if name not in _SETTINGS]:
-        raise LaunchError(f"algorithm.{unknown[0]} is not known: take {', '.join(_SETTINGS)}.")
+    if unknown := [name for name in given if name not in SETTINGS]:
+        raise LaunchError(f"algorithm.{unknown[0]} is not known: take {', '.join(SETTINGS)}.")
     try:
         credit = Credit.of(config.algorithm)
     except ValueError as error:
         raise LaunchError(f"algorithm.{error}") from None
-    for name in given:
-        if credit.name not in (readers := _SETTINGS[name]):
+    for name, readers in READERS.items():
+        if name in given and credit.name not in readers:
             raise LaunchError(
                 f"algorithm.{name} is not read with algorithm.gsspo_credit={credit.name}: leave it out, or take "
                 f"{' or '.join(readers)}."

@@ -31,7 +31,8 @@ def check_reward(config: DictConfig) -> None:
     section = WorkflowConfig.parse(config)
     try:
         reward = Reward(section.reward)
-        credit = OmegaConf.select(config, "algorithm.gsspo_credit")
+        informed = OmegaConf.select(config, "algorithm.gsspo_information_gain")
+        credit = None if informed else OmegaConf.select(config, "algorithm.gsspo_credit")
         if (row := _first_row(config)) is not None:
             parts = asyncio.run(_try(reward, section, row, config.data.get("prompt_key", "prompt"), credit))
             groups = OmegaConf.select(config, "algorithm.filter_groups")
