@@ -53,9 +53,9 @@ class Credit:
 
     @classmethod
     def of(cls, options: Mapping[str, Any]) -> "Credit":
-        """From what `SETTINGS` names of verl's algorithm configuration."""
-        given: dict[str, Any] = {field: options[name] for name, field in SETTINGS.items() if name in options}
-        return cls(**given)
+        """From what `SETTINGS` names of verl's algorithm configuration; null is the default."""
+        given: dict[str, Any] = {field: options.get(name) for name, field in SETTINGS.items()}
+        return cls(**{field: value for field, value in given.items() if value is not None})
 
 
 @dataclass(frozen=True)

@@ -209,7 +209,6 @@ def test_what_is_not_trained_on_needs_no_states_and_may_have_earned_nan():
     ("settings", "sentence"),
     [
         ({"gsspo_credit": "gae"}, "gsspo_credit=gae is not known: take outcome, turn_rewards, discounted, "),
-        ({"gsspo_credit": None}, "gsspo_credit=None is not known"),
         ({"gsspo_discount": 1.5}, "gsspo_discount=1.5 has to be a number from 0 to 1"),
         ({"gsspo_discount": float("nan")}, "gsspo_discount=nan has"),
         ({"gsspo_discount": True}, "gsspo_discount=True has"),
@@ -224,4 +223,4 @@ def test_a_credit_that_cannot_be_is_one_sentence_that_names_the_setting(settings
 
 
 def test_the_default_is_the_outcome():
-    assert Credit.of({"gamma": 0.5}) == Credit("outcome")
+    assert Credit.of({"gamma": 0.5, "gsspo_credit": None}) == Credit("outcome")

@@ -68,6 +68,8 @@ def test_a_credit_by_turn_wants_a_reward_by_turn(tmp_path: Path, credit: str):
     with pytest.raises(LaunchError, match=rf"returns no 'turns', without which algorithm.gsspo_credit={credit} is the"):
         preflight.check_reward(without)
     preflight.check_reward(by_turn)
+    without.algorithm.gsspo_information_gain = 0.1  # which is a reward by turn
+    preflight.check_reward(without)
 
 
 @pytest.mark.parametrize("name", ["fine", "own", "asks"])

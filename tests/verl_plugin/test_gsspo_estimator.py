@@ -9,6 +9,7 @@ from omegaconf import OmegaConf
 from support.batches import close, random_mask
 from support.verl_losses import compose_config
 from verl.protocol import DataProto
+from verl.trainer.config import AlgoConfig
 from verl.trainer.ppo.core_algos import get_adv_estimator_fn
 from verl.trainer.ppo.ray_trainer import compute_advantage
 
@@ -57,3 +58,13 @@ def test_verls_trainer_reaches_the_estimator_and_its_options(by_std):
     else:
         torch.testing.assert_close(outcome, sign * 1.5 * mask)
         torch.testing.assert_close(turns, sign * torch.tensor([1.5, 0.0, 0.5]))
+
+
+def test_verls_own_dataclass_in_place_of_its_yaml_has_the_default():
+    mask, rewards = torch.ones(2, 3, dtype=torch.int64), torch.tensor([[0.0, 0.0, 1.0], [0.0, 0.0, 0.0]])
+    options = {"response_mask": mask, "index": np.array(["a", "a"], dtype=object)}
+    found, expected = (
+        get_adv_estimator_fn("gsspo")(token_level_rewards=rewards, config=config, **options)[0]
+        for config in (AlgoConfig(), None)
+    )
+    assert torch.equal(found, expected)
