@@ -76,8 +76,9 @@ class InformedTrainer(MeasuringTrainer):
         longest = rollout.prompt_length + rollout.response_length  # what the micro-batches have room for
         sequences = [torch.cat(pair)[-longest:] for pair in zip(contexts, answers, strict=True)]
         padded = sequences + sequences[:1] * (-len(sequences) % multiple)
-        positions = [torch.arange(len(sequence)) for sequence in padded]
-        data = TensorDict({"input_ids": _nested(padded), "position_ids": _nested(positions)}, batch_size=len(padded))
+        fields = {"input_ids": padded, "position_ids": [torch.arange(len(sequence)) for sequence in padded]}
+        fields["loss_mask"] = [torch.ones_like(sequence) for sequence in padded]  # which verl counts in any case
+        data = TensorDict({name: _nested(rows) for name, rows in fields.items()}, batch_size=len(padded))
         assign_non_tensor(data, calculate_entropy=False, compute_loss=False, temperature=rollout.temperature)
         log_probs = self.actor_rollout_wg.compute_log_prob(data)["log_probs"].unbind()
         # A position has the log-prob of the token after it.
