@@ -3,8 +3,10 @@
 import asyncio
 import random
 
+import pytest
 import support.faulty_endpoint as c
 
+from workflow_r1.operators import RunCoordinator
 from workflow_r1.policy.scripted_session import ScriptedSession
 from workflow_r1.rollout import RolloutLimits, rollout
 from workflow_r1.trajectory import EndedBy
@@ -52,18 +54,22 @@ async def test_a_cancelled_call_gives_its_slot_back(endpoint, make_pool):
     assert (await pool.call("AnswerGenerate", "q")).text == "Paris"
 
 
-async def test_a_trajectorys_deadline_calls_its_requests_off_and_gives_their_slots_back(endpoint, make_pool):
-    pool = make_pool(max_concurrency=2)
+@pytest.mark.parametrize("coordinated", [False, True])
+async def test_a_trajectorys_deadline_calls_its_requests_off_and_gives_their_slots_back(
+    endpoint, make_pool, tmp_path, coordinated: bool
+):
+    pool = make_pool(max_concurrency=2, run_dir=tmp_path if coordinated else None)
     endpoint.script += [c.hang, c.result("Paris")]
     calls = "<tool>AnswerGenerate: one</tool><tool>AnswerGenerate: two</tool>"
     session = ScriptedSession(iter([f"<think>ask</think>{calls}"]))
-    limits = RolloutLimits(max_seconds=0.5, max_parallel_calls=2)
     tasks = asyncio.all_tasks()
-    trajectory = await rollout("q", session, pool, limits)
-    assert (trajectory.ended_by, len(endpoint.bodies)) == (EndedBy.DEADLINE, 2)
-    results = await asyncio.gather(*(pool.call("AnswerGenerate", f"q{number}") for number in range(2)))
+    with RunCoordinator(tmp_path, pool.settings.limits):
+        trajectory = await rollout("q", session, pool, RolloutLimits(max_seconds=1.0, max_parallel_calls=2))
+        assert (trajectory.ended_by, len(endpoint.bodies)) == (EndedBy.DEADLINE, 2)
+        left = {task for task in asyncio.all_tasks() - tasks if "workflow_r1" in repr(task)}
+        assert all("RunConnection._listen" in repr(task) for task in left)  # which stays for the next call
+        results = await asyncio.gather(*(pool.call("AnswerGenerate", f"q{number}") for number in range(2)))
     assert [result.text for result in results] == ["Paris", "Paris"]  # there were two slots, and both are there again
-    assert {task for task in asyncio.all_tasks() - tasks if "workflow_r1" in repr(task)} == set()
 
 
 async def test_no_call_is_lost_to_a_bad_endpoint_and_its_outage(endpoint, make_pool):

@@ -167,6 +167,13 @@ def test_what_the_watch_warned_of_and_the_best_checkpoint_are_in_the_report(run)
     assert f"checkpoint    {run / 'global_step_20' / 'actor'}\n" in shown
 
 
+def test_what_was_filtered_and_masked_is_shown_where_there_is_any():
+    (step,) = describe(7, None, {"actor/pg_loss": 0.1, "workflow/groups_filtered": 3, "workflow/masked": 0.25})
+    assert "groups filtered 3  masked 25%" in step
+    (step,) = describe(7, None, {"actor/pg_loss": 0.1, "workflow/groups_filtered": 0, "workflow/masked": 0.0})
+    assert not any(word in step for word in ("filtered", "masked"))
+
+
 def test_what_the_endpoint_did_not_serve_is_said():
     step, validation = describe(
         7,

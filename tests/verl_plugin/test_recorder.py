@@ -130,6 +130,16 @@ def test_what_could_not_be_scored_is_recorded_and_counted_and_lowers_no_mean(
     assert (recorder.take_unscored(), recorder.take_unscored()) == (0.25 if partition == "val" else None, None)
 
 
+@pytest.mark.parametrize(("endings", "masked"), [({}, 0.5), ({"deadline": "trained", "answered": "masked"}, 0.75)])
+def test_what_a_step_leaves_out_by_how_it_ended_is_counted(queue: Queue, endings: dict[str, str], masked: float):
+    rows = [row("a"), row("b"), row("c"), row("d")]
+    for one, ended_by in zip(rows, ("deadline", "operator_failure", "answered", "answered"), strict=True):
+        one["extra_fields"]["trajectory"]["ended_by"] = ended_by
+    recorder = RunRecorder(WorkflowConfig(endings=endings), None)
+    assert record(recorder, queue, 1, rows)["workflow/masked"] == masked
+    assert "workflow/masked" not in record(recorder, queue, 1, rows, "val")  # of which nothing is trained on
+
+
 def test_rows_of_other_agent_loops_are_not_recorded(tmp_path: Path, queue: Queue):
     sample(new_recorder(tmp_path), queue, 1, ["a", None])
     assert questions_in(tmp_path / "train" / "1.jsonl") == ["a"]
