@@ -67,6 +67,22 @@ install_cpu_torch() {
     fail "pip finds no CPU build of $torch where it is configured to look, nor at $TORCH_CPU_WHEELS (its messages are above): give it access to that index, or a folder with the wheel of $torch+cpu in PIP_FIND_LINKS"
 }
 
+# Optional: without it training takes torch's own attention. A compiler of it takes up to 8 GiB of memory.
+install_flash_attention() {
+  local memory
+  if [ -n "${FLASH_ATTN_WHEEL:-}" ]; then
+    pip_install --no-deps "$FLASH_ATTN_WHEEL" ||
+      fail "pip could not install FLASH_ATTN_WHEEL=$FLASH_ATTN_WHEEL; its message is above"
+  elif command -v nvcc >/dev/null; then
+    memory=$("$python" -c 'import os; print(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") >> 33)')
+    export MAX_JOBS=${MAX_JOBS:-$((memory > 1 ? memory : 1))}
+    PATH=$PWD/$VENV/bin:$PATH pip_install --no-build-isolation -r requirements/flash-attn.txt ||
+      echo "note: flash-attn could not be built (pip's message is above), and torch's own attention is used, which is slower: name a wheel for this torch in FLASH_ATTN_WHEEL and remove $VENV" >&2
+  else
+    echo "note: no nvcc found to build flash-attn with, and torch's own attention is used, which is slower: install CUDA 13's nvcc, or name a wheel in FLASH_ATTN_WHEEL, and remove $VENV" >&2
+  fi
+}
+
 make_environment() { # an empty $VENV, where one with everything finds room
   local gib=6
   [ "$HARDWARE" = cpu ] || gib=16
@@ -94,10 +110,8 @@ install() { # fill $VENV
     install_cpu_torch
     pip_install --no-deps -r "$REQUIREMENTS" || fail "pip could not install $REQUIREMENTS; its message is above"
   else
-    grep -v '^flash-attn' "$REQUIREMENTS" | pip_install -r /dev/stdin ||
-      fail "pip could not install $REQUIREMENTS; its message is above"
-    grep '^flash-attn' "$REQUIREMENTS" | PATH=$PWD/$VENV/bin:$PATH pip_install --no-build-isolation -r /dev/stdin ||
-      fail "pip could not build flash-attn, which takes the nvcc of CUDA 13; its message is above"
+    pip_install -r "$REQUIREMENTS" || fail "pip could not install $REQUIREMENTS; its message is above"
+    install_flash_attention
   fi
   pip_install --quiet --no-deps --editable . || fail "pip could not install this package; its message is above"
   "$VENV/bin/python" -c 'import torch' && "$VENV/bin/python" requirements/check.py "$REQUIREMENTS" ||

@@ -71,15 +71,39 @@ def test_where_there_is_only_cudas_build_one_sentence_says_what_to_do(machine):
     assert machine.error().startswith(expected + machine.pytorchs.as_uri())
 
 
-@pytest.mark.slow
-def test_with_a_gpu_an_environment_of_its_own_gets_flash_attn_last(machine):
+@pytest.fixture
+def gpu(machine) -> Machine:
     machine.command("nvidia-smi", "echo 'GPU 0: a large one (UUID: GPU-1)'")
     wheel(machine.own, "torch", "2.11.0", torch____init____="", torch__version="cuda = '13.0'")
-    assert "pip could not build flash-attn, which takes the nvcc of CUDA 13" in machine.error()
-    assert machine.installed("torch", ".venv-gpu") == ["2.11.0"]
-    wheel(machine.own, "flash_attn", "2.8.3")
-    (machine.own / "flash_attn").rename(machine.own / "flash-attn")
-    assert machine.chosen() == machine.checkout / ".venv-gpu" / "bin" / "python"
+    return machine
+
+
+def flash_attention(folder: Path) -> Path:
+    wheel(folder, "flash_attn", "2.8.3.post2")
+    return (folder / "flash_attn").rename(folder / "flash-attn")
+
+
+@pytest.mark.slow
+def test_with_a_gpu_an_environment_of_its_own_does_without_flash_attn_where_it_cannot_be_built(gpu):
+    done = gpu.run()
+    assert "note: no nvcc found to build flash-attn with, and torch's own attention is used" in done.stderr
+    assert done.stdout.splitlines()[-1] == str(gpu.checkout / ".venv-gpu" / "bin" / "python")
+    assert gpu.installed("torch", ".venv-gpu") == ["2.11.0"]
+    shutil.rmtree(gpu.checkout / ".venv-gpu")
+    gpu.command("nvcc", "")
+    assert "note: flash-attn could not be built" in gpu.run().stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("is_named", [False, True])
+def test_flash_attn_is_built_with_nvcc_or_taken_from_a_wheel_that_is_named(gpu, is_named):
+    folder = flash_attention(gpu.own)
+    if is_named:
+        gpu.chosen(FLASH_ATTN_WHEEL=str(next(folder.glob("*.whl"))))
+    else:
+        gpu.command("nvcc", "")
+        gpu.chosen()
+    assert gpu.installed("flash_attn", ".venv-gpu") == ["2.8.3.post2"]
 
 
 @pytest.mark.slow

@@ -47,6 +47,11 @@ def test_the_recipe_passes(recipe):
         ({f"{MODEL}.use_liger": True}, f"{MODEL}.use_liger=True needs liger-kernel: pip install liger-kernel"),
         ({f"{ACTOR}.strategy": "fsdp"}, f"{ACTOR}.strategy=fsdp needs a GPU: take fsdp2"),
         ({"trainer.nnodes": 2}, "trainer.nnodes=2 needs GPUs"),
+        ({"model_engine": "megatron"}, "model_engine=megatron cannot be mixed with the recipes, which are FSDP's"),
+        (
+            {"trainer.device": "cuda", f"{ACTOR}.ulysses_sequence_parallel_size": 2},
+            f"{ACTOR}.ulysses_sequence_parallel_size=2 needs flash-attn, which is not installed",
+        ),
         ({f"{ACTOR}.clip_ratio": 0.1}, f"{ACTOR}.clip_ratio=0.1 is overruled by clip_ratio_low=0.003"),
         ({f"{ACTOR}.loss_agg_mode": "token-sum"}, f"{ACTOR}.loss_agg_mode=token-sum does nothing"),
         ({"trainer.critic_warmup": 10}, "trainer.critic_warmup=10 would leave the policy as it is"),

@@ -58,7 +58,7 @@ class Machine:
         (self.checkout / hardware.parent).mkdir(parents=True)
         shutil.copy(ROOT / hardware, self.checkout / hardware)
         (self.checkout / CPU).write_text('small==1.0\ntorch==2.13.0\nlater==1.0; platform_machine == "z80"\n')
-        (self.checkout / GPU).write_text("small==1.0\ntorch==2.11.0\nflash-attn==2.8.3\n")
+        (self.checkout / GPU).write_text("small==1.0\ntorch==2.11.0\n")
         self._package()
         wheel(self.own, "small", "1.0")
         for command in ("grep", "getconf", "uname"):

@@ -53,6 +53,10 @@ def check_training(config: DictConfig) -> None:
 
 
 def _check_choices(config: DictConfig) -> None:
+    if config.get("model_engine", "dp") != "dp":
+        raise LaunchError(
+            f"model_engine={config.model_engine} cannot be mixed with the recipes, which are FSDP's: leave it out."
+        )
     for name, choices in _CHOICES.items():
         value = OmegaConf.select(config.actor_rollout_ref.actor, name)
         if value not in choices:
@@ -141,6 +145,12 @@ def _check_model(config: DictConfig) -> None:
     model = config.actor_rollout_ref.model
     if model.use_liger and importlib.util.find_spec("liger_kernel") is None:
         raise LaunchError(f"{_MODEL}.use_liger=True needs liger-kernel: pip install liger-kernel, or leave it False.")
+    ulysses = config.actor_rollout_ref.actor.ulysses_sequence_parallel_size
+    if ulysses > 1 and importlib.util.find_spec("flash_attn") is None and config.trainer.device == "cuda":
+        raise LaunchError(
+            f"{_ACTOR}.ulysses_sequence_parallel_size={ulysses} needs flash-attn, which is not installed: install it "
+            "(docs/training.md), or set it to 1 and raise ppo_max_token_len_per_gpu of the same section."
+        )
     if model.lora_rank > 0 and "hf_model" in config.actor_rollout_ref.actor.checkpoint.save_contents:
         raise LaunchError(
             f"{_ACTOR}.checkpoint.save_contents names hf_model, and verl exports a model with {_MODEL}.lora_rank="
