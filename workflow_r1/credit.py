@@ -80,10 +80,10 @@ class Turns:
         return self.number < self.last[:, None]
 
     def returns(self, discount: float) -> torch.Tensor:
-        """(B, K) R_k."""
+        """(B, K) R_k, summed in double precision: rounding must not make equal ones differ."""
         distance = self.number[:, None] - self.number
-        powers = (discount ** distance.clamp(min=0)).to(self.rewards.dtype)
-        return self.rewards @ powers.where(distance >= 0, 0)
+        powers = discount ** distance.clamp(min=0).double()
+        return (self.rewards.double() @ powers.where(distance >= 0, 0)).to(self.rewards.dtype)
 
     def among_responses(self, earned: torch.Tensor) -> torch.Tensor:
         """(B,) -> (B, 1) N."""

@@ -123,7 +123,7 @@ def test_every_turn_has_the_advantage_of_what_was_recorded(finished: str, run: R
             for turn in one.turns:
                 mask[row, slice(*turn.tokens)] = True
                 rewards[row, turn.tokens[1] - 1] = turn.reward or 0.0
-            rewards[row, one.turns[-1].tokens[1] - 1] += one.reward["reward"] - one.reward["turns"]
+            rewards[row, one.turns[-1].tokens[1] - 1] += turn_reward(one, one.golds)["reward"]
         states, questions = [one.states for one in trajectories], [one.question for one in trajectories]
         advantages = group_relative_advantages(rewards, mask, questions, credit=CREDIT, states=states)[mask]
         for statistic in ("mean", "max", "min"):
