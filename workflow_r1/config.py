@@ -61,6 +61,10 @@ class WorkflowConfig(RolloutSettings):
     max_lost_fraction: float = Field(default=0.1, ge=0, le=1)
     """Of a batch's rollouts, how many may end in an exception before the run stops."""
 
+    max_trajectories: int | None = Field(default=None, ge=1)
+    """How many trajectories are rolled out at once, over all workers; null starts a step's all. More than vLLM's cache
+    holds push each other out of it between two turns, and are prefilled anew."""
+
     reward: RewardSettings = RewardSettings()
 
     watch: WatchSettings = WatchSettings()

@@ -94,6 +94,25 @@ class Rollouts:
             )
 
 
+async def test_no_more_trajectories_run_at_once_than_are_let_in(queue: Queue, monkeypatch: pytest.MonkeyPatch):
+    for most, workers, expected in ((None, 1, 3 * N), (2, 1, 2), (8, 2, 4), (1, 8, 1)):
+        rollouts = Rollouts(monkeypatch, lambda *_: an_output())
+        running, peak = 0, 0
+
+        async def rollout(worker: Any, *_: Any, **__: Any) -> None:
+            nonlocal running, peak
+            running += 1
+            peak = max(peak, running)
+            await asyncio.sleep(0.01)
+            running -= 1
+
+        monkeypatch.setattr(AgentLoopWorker, "_run_agent_loop", rollout)
+        rollouts.worker.config.actor_rollout_ref.rollout.agent = {"num_workers": workers}
+        rollouts.worker.config.workflow_r1 = {"max_trajectories": most}
+        await asyncio.gather(*(rollouts.run(queue, [uid]) for uid in "abc"))
+        assert peak == expected
+
+
 def an_output() -> AgentLoopOutput:
     return AgentLoopOutput(prompt_ids=[1], response_ids=[2], response_mask=[1], metrics=AgentLoopMetrics())
 

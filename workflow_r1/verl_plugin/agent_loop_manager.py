@@ -1,4 +1,4 @@
-"""verl's agent-loop workers, which besides say what became of the rollouts that raised.
+"""verl's agent-loop workers, which bound how many rollouts run at once and say what became of those that raised.
 
 verl logs the exception of a rollout, whatever it came from, and trains on what is left of its group. Here the group's
 tag in the transfer queue also counts them by what they raised, for `WorkflowReplayBuffer` to read.
@@ -8,12 +8,15 @@ Selected with `actor_rollout_ref.rollout.agent.agent_loop_manager_class`.
 
 import asyncio
 from collections import Counter, defaultdict
+from contextlib import AbstractAsyncContextManager, nullcontext
+from functools import cached_property
 from typing import Any
 
 import ray
 import transfer_queue as tq
 from ray.exceptions import RayError
 
+from workflow_r1.config import WorkflowConfig
 from workflow_r1.verl_plugin.reward_manager import BY_TURN, UNSCORED
 from workflow_r1.verl_plugin.stops import describe
 from workflow_r1.verl_plugin.upstream import AgentLoopManagerTQ, AgentLoopOutput, AgentLoopWorkerTQ
@@ -32,7 +35,8 @@ class WorkflowAgentLoopWorker(AgentLoopWorkerTQ):
 
     async def _run_agent_loop(self, sampling_params: dict, trajectory: dict, *, uid: str, **kwargs: Any) -> None:
         try:
-            await super()._run_agent_loop(sampling_params, trajectory, uid=uid, **kwargs)
+            async with self._gate:
+                await super()._run_agent_loop(sampling_params, trajectory, uid=uid, **kwargs)
         except (Exception, SystemExit, asyncio.CancelledError) as error:
             partition = "val" if trajectory["validate"] else "train"
             async with self._writing:
@@ -41,6 +45,14 @@ class WorkflowAgentLoopWorker(AgentLoopWorkerTQ):
             if isinstance(error, SystemExit):  # of a user's code; it would end the worker, and all that runs there
                 raise RuntimeError(describe(error)) from error
             raise
+
+    @cached_property
+    def _gate(self) -> AbstractAsyncContextManager[Any]:
+        """Lets this worker's share of `workflow_r1.max_trajectories` in at once."""
+        most = WorkflowConfig.parse(self.config).max_trajectories
+        if most is None:
+            return nullcontext()
+        return asyncio.Semaphore(max(1, most // self.config.actor_rollout_ref.rollout.agent.num_workers))
 
     async def _run_prompt(self, prompt: dict, *args: Any, **kwargs: Any) -> None:
         uid = prompt["uid"]
