@@ -3,6 +3,7 @@
 import json
 import os
 import sqlite3
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from workflow_r1.viewer.filters import Filter, Slice
 from workflow_r1.viewer.index import Index
 from workflow_r1.viewer.reading import raw_lines, read_row
 from workflow_r1.viewer.search import find
-from workflow_r1.viewer.sources import find_sources
+from workflow_r1.viewer.sources import ViewError, find_sources
 
 TOLD = """{"question":"q","ended_by":"a new reason","mood":"new","turns":[{"text":"t","advantage":0.5}]}"""
 
@@ -221,3 +222,22 @@ def test_paths_that_are_no_text(tmp_path: Path):
     folder = make_run(Path(os.fsdecode(os.fsencode(tmp_path) + b"/run\xff")), steps=1)
     assert len(found(index_of(folder), source=folder)) == 8
     assert json.dumps(len(find_sources([folder]))) == "1"
+
+
+def test_two_views_at_once_share_an_index(run: Path):
+    views = [index_of(run, updated=False) for _ in range(4)]
+    with ThreadPoolExecutor() as threads:
+        for step in range(4, 10):
+            add_step(run, step)
+            list(threads.map(Index.update, views))
+    assert [len(found(view, step=step)) for view in views for step in (3, 9)] == [8] * 8
+
+
+def test_a_cache_that_cannot_be_written_is_named(run: Path):
+    folder = run.parent / "cache"
+    index_of(run)
+    [file] = folder.glob("*.sqlite")
+    file.unlink()
+    file.mkdir()
+    with pytest.raises(ViewError, match=r"The index .*sqlite cannot be written .* set XDG_CACHE_HOME"):
+        index_of(run)

@@ -17,7 +17,7 @@ from workflow_r1.runs.stop import STOP_FILE
 from workflow_r1.system.cache_dir import cache_dir
 from workflow_r1.trajectory import Turn
 from workflow_r1.viewer.reading import read_entry
-from workflow_r1.viewer.sources import TrajectoryFile, find_sources, trajectory_files
+from workflow_r1.viewer.sources import TrajectoryFile, ViewError, find_sources, trajectory_files
 
 _VERSION = 1  # of the tables, and of what their columns mean
 _BATCH = 500  # lines that become visible at once
@@ -58,6 +58,9 @@ class Index:
 
     Args:
         roots: resolved paths.
+
+    Raises:
+        ViewError: the cache cannot be written.
     """
 
     def __init__(self, roots: Sequence[Path], folder: Path | None = None) -> None:
@@ -68,8 +71,14 @@ class Index:
         self._path = folder / f"{named.hexdigest()[:16]}.sqlite"
         try:
             self._create()
-        except sqlite3.DatabaseError:  # torn by a full disk, say: it can be made again
-            self._path.unlink()
+        except sqlite3.OperationalError as error:
+            raise ViewError(
+                f"The index {self._path} cannot be written ({error}): free space there, or set XDG_CACHE_HOME to "
+                "another folder."
+            ) from None
+        except sqlite3.DatabaseError:  # it is broken, and can be made again
+            for file in folder.glob(f"{self._path.name}*"):
+                file.unlink()
             self._create()
 
     def _create(self) -> None:
