@@ -1,11 +1,13 @@
 """A checkpoint that this machine serves is evaluated on the tokens that it was trained on."""
 
+import asyncio
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 from fastapi import FastAPI, Request
 from support.chat_templates import CHATML, KINDS, needs_code, tokenizer_of
@@ -94,6 +96,28 @@ async def test_a_prompt_that_leaves_no_room_in_the_context_is_said_and_not_score
     endpoint, chat = await connected(server, []), read_chat_format(tokenizer_of(KINDS["ChatML"]))
     with pytest.raises(PolicyEndpointError, match="serve the model with a longer one, or shorten --prompt"):
         CheckpointSession(endpoint, chat, [*MESSAGES, {"role": "user", "content": "日本 " * CONTEXT}], GREEDY)
+    await endpoint.aclose()
+
+
+async def test_a_turn_that_is_called_off_leaves_the_context_as_it_was_and_its_tokens_uncounted(
+    server: RunningServer,
+) -> None:
+    tokenizer = usable(tokenizer_of(KINDS["ChatML"]))
+    endpoint = await connected(server, [ids_of(tokenizer, CALL)])
+    session = CheckpointSession(endpoint, read_chat_format(tokenizer), MESSAGES, GREEDY)
+    await session.take_turn(1)
+    await session.observe(OBSERVATION)
+    before, asked = (list(session.token_ids), list(session.response_mask)), session.prompt_tokens
+
+    async def hang(*_: object, **__: object) -> list[int]:
+        await asyncio.sleep(60)
+        return []
+
+    endpoint.sample = hang  # type: ignore[method-assign]
+    with anyio.move_on_after(0.05):
+        await session.take_turn(1)
+    assert (session.token_ids, session.response_mask) == before
+    assert (session.prompt_tokens, session.completion_tokens) == (asked + len(session.token_ids), None)
     await endpoint.aclose()
 
 

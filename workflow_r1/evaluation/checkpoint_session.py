@@ -1,5 +1,6 @@
 """A policy session on a checkpoint that this machine serves: in tokens, laid out as in training."""
 
+import asyncio
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,6 +9,7 @@ from workflow_r1.evaluation.errors import PolicyEndpointError
 from workflow_r1.evaluation.session import PolicySampling
 from workflow_r1.policy.chat_format import ChatFormat
 from workflow_r1.policy.token_session import Sample, TokenSession
+from workflow_r1.records import total
 
 
 class CheckpointSession(TokenSession):
@@ -15,7 +17,7 @@ class CheckpointSession(TokenSession):
 
     Attributes:
         prompt_tokens: over all requests, each with the whole conversation before it.
-        completion_tokens: likewise.
+        completion_tokens: likewise; None where a request was called off.
 
     Raises:
         PolicyEndpointError: the prompt leaves no room in the model's context.
@@ -36,15 +38,19 @@ class CheckpointSession(TokenSession):
         self._sampling = sampling
         self._requests = 0
         self.prompt_tokens = 0
-        self.completion_tokens = 0
+        self.completion_tokens: int | None = 0
 
     async def _sample(self, max_tokens: int, stops: Mapping[str, Any]) -> Sample:
         sampling = self._sampling
         request = {"temperature": sampling.temperature, "top_p": sampling.top_p, "max_tokens": max_tokens, **stops}
         if sampling.temperature > 0:
             request["seed"] = (sampling.seed + self._requests) % 2**31
-        ids = await self._endpoint.sample(self.token_ids, **request)
         self._requests += 1
         self.prompt_tokens += len(self.token_ids)
-        self.completion_tokens += len(ids)
+        try:
+            ids = await self._endpoint.sample(self.token_ids, **request)
+        except asyncio.CancelledError:
+            self.completion_tokens = None
+            raise
+        self.completion_tokens = total([self.completion_tokens, len(ids)])
         return Sample(ids)
