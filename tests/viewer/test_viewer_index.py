@@ -4,6 +4,7 @@ import json
 import os
 import sqlite3
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -94,6 +95,23 @@ def test_a_file_that_a_resumed_run_writes_anew_is_read_anew(run: Path):
     path.write_bytes(b"")  # in place
     index.update()
     assert found(index, step=3) == []
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(cuts=st.lists(st.integers(0, 2400), max_size=4))
+def test_however_a_file_grows_every_line_is_there_once_and_in_order(tmp_path: Path, cuts: list[int]):
+    content = "".join(trajectory(f"question {number} é").model_dump_json() + "\n" for number in range(5)).encode()
+    path = tmp_path / "run/trajectories/train/1.jsonl"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"")
+    index = index_of(tmp_path / "run")
+    for start, end in pairwise([0, *sorted(cuts), len(content)]):
+        with path.open("ab") as file:
+            file.write(content[start:end])
+        index.update()
+    rows = found(index)
+    assert [(row["line"], row["text"]) for row in rows] == [(n + 1, f"question {n} é") for n in range(5)]
+    assert b"".join(raw_lines([row]) for row in rows) == content
 
 
 BROKEN = ["", "{", "[]", "null", '{"question": 1}', "\x00\x00", '{"question":"q","ended_by":"answered","turns":[{}]}']
