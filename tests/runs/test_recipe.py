@@ -106,6 +106,12 @@ def test_an_override_that_cannot_work_gets_one_sentence(override, message):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("choice", ["hardware=6x80", "model=qwen2.5-72b", "objective=ppo", "lora=r8", "search=google"])
+def test_a_choice_that_does_not_exist_is_named_with_those_that_do(choice):
+    with pytest.raises(LaunchError, match=rf"^There is no {choice}: take one of [\w., -]+\.$"):
+        compose_recipe(REFERENCE, [choice])
+
+
 def test_a_recipe_that_does_not_exist_is_named_with_those_that_do():
     with pytest.raises(
         LaunchError,

@@ -149,6 +149,10 @@ def _explain(message: str, overrides: Sequence[str]) -> str:
             f"Unknown setting {key!r}: check its spelling against verl/trainer/config, "
             f"or write +{key}=... to add a key that verl's tree does not have."
         )
+    if missing := re.search(r"Could not find '(\w+)/([^']+)'", message):
+        group, name = missing.groups()
+        options = ", ".join(sorted(file.stem for file in (CONFIG_DIR / group).glob("*.yaml")))
+        return f"There is no {group}={name}: take one of {options}."
     first_line = message.strip().splitlines()[0]
     return (
         f"The overrides {' '.join(overrides)!r} are not a Hydra configuration, where a value with special characters "
