@@ -152,8 +152,16 @@ def test_a_search_without_a_signal_ends_with_a_sentence_at_the_bound(queue: Queu
     assert sum(queue.asked) == 6
     assert str(error.value).startswith(
         "A step has asked 6 questions, as many as algorithm.filter_groups.max_num_gen_batches allows, and 1 of the 2 "
-        "that it needs have a signal: in 5 all rollouts that are trained on have the same acc."
+        "that it needs have a signal: in 5 all rollouts that are trained on have the same acc, in 0 all ended in an "
     )
+
+
+def test_a_search_that_loses_its_questions_says_so(queue: Queue):
+    buffer = new_buffer(queue, {"max_num_gen_batches": 3}, 2, refill=True, max_lost_fraction=0.95)
+    with pytest.raises(
+        RolloutsLost, match=r"in 2 all rollouts that are trained on .* acc, in 4 all ended in an exception"
+    ):
+        sample(queue, [GONE, ALL_WRONG, GONE, ALL_WRONG, GONE, GONE], 2, buffer)
 
 
 def test_the_last_question_that_a_step_may_ask_is_enough(queue: Queue):

@@ -116,10 +116,12 @@ class FilteringReplayBuffer(ReplayBuffer):
         under_way = self.pending_keys[partition_id] | self.running_keys[partition_id]
         if partition_id == "train" and self._asked >= self._most_groups and not under_way:
             found = len(self.finished_keys[partition_id] | self.failure_keys[partition_id])
+            lost = self._asked - found - self._without_signal
             raise RolloutsLost(
                 f"A step has asked {self._asked} questions, as many as algorithm.filter_groups.max_num_gen_batches "
                 f"allows, and {found} of the {self._wanted} that it needs have a signal: in {self._without_signal} all "
-                f"rollouts that are trained on have the same {self.filter_groups_metric}. Take questions that the "
-                "policy answers at times, more rollouts of each, or raise algorithm.filter_groups.max_num_gen_batches."
+                f"rollouts that are trained on have the same {self.filter_groups_metric}, in {lost} all ended in an "
+                "exception, which is in the log. Take questions that the policy answers at times, more rollouts of "
+                "each, or raise algorithm.filter_groups.max_num_gen_batches."
             )
         return super()._wait_for_next_poll(partition_id, last_debug_time)
