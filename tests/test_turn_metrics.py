@@ -60,7 +60,6 @@ def test_a_deviation_and_its_square_are_a_standard_deviation():
 
 def test_what_no_turn_is_in_has_no_mean():
     assert turn_means(sums(torch.zeros(2, 3))) == {}
-    assert turn_means({}) == {}
 
 
 @given(st.lists(st.lists(st.booleans(), min_size=24, max_size=24), min_size=2, max_size=6), st.integers(1, 5))

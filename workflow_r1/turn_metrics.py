@@ -51,8 +51,6 @@ def turn_means(sums: Mapping[str, float]) -> dict[str, float]:
     A group that no turn is in has no mean and is left out; `turn_fraction` says which part of all turns each group is.
     """
     means: dict[str, float] = {}
-    if not sums:
-        return means
     turns = sum(sums[f"{COUNT}/{group}"] for group in NUMBERS)
     for name in dict.fromkeys(key.rpartition("/")[0] for key in sums):
         for group in GROUPS:

@@ -8,7 +8,7 @@ from support.verl_losses import actor_config, run_loss
 from verl.utils.metric import Metric, reduce_metrics
 
 from workflow_r1.turn_metrics import turn_means
-from workflow_r1.verl_plugin.gsspo_loss import TURN_SUMS, GSsPOLossConfig
+from workflow_r1.verl_plugin.gsspo_loss import SHARE, TURN_SUMS, GSsPOLossConfig
 
 
 @pytest.mark.parametrize("global_batch_info", [{}, {"dp_size": 2, "global_batch_size": 32, "batch_num_tokens": 999}])
@@ -92,6 +92,7 @@ def test_the_sums_by_turn_of_micro_batches_make_the_metrics_of_the_whole():
     config = actor_config(clip_ratio_low=0.1, clip_ratio_high=0.2, policy_loss=WITH_SUMS)
     parts = [run_loss("gsspo", tuple(column[rows] for column in batch), config)[2] for rows in ([0], [1], [2])]
     sums = reduce_metrics({name: [part[name] for part in parts] for name in parts[0] if name.startswith(TURN_SUMS)})
+    sums.pop(TURN_SUMS + SHARE)
     means = turn_means({name.removeprefix(TURN_SUMS): float(total) for name, total in sums.items()})
     first = [1.2214028, 0.8187308]  # the ratios of the first turns; that of the second is 0.6065307
     by_hand = {
@@ -129,7 +130,9 @@ def test_an_empty_micro_batch_reports_the_same_sums(loss):
         for mask in (torch.zeros(2, 5), torch.ones(2, 5))
     )
     assert empty.keys() == usual.keys()
-    assert {total for name, total in empty.items() if name.startswith(TURN_SUMS)} == {0.0}
+    sums = {name.removeprefix(TURN_SUMS): total for name, total in empty.items() if name.startswith(TURN_SUMS)}
+    assert sums.pop(SHARE) > 0
+    assert set(sums.values()) == {0.0}
 
 
 def test_an_empty_micro_batch_has_a_graph_and_the_same_metrics_all_finite():

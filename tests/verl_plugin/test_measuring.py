@@ -1,17 +1,19 @@
 """The trainer's measurements by turn, on verl's own steps with the workers and the queue replaced."""
 
-from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import transfer_queue
+from support.batches import random_batch
+from support.verl_losses import actor_config, run_loss
 from tensordict import TensorDict
 from transfer_queue import KVBatchMeta
-from verl.trainer.ppo.v1.trainer_base import PPOTrainer
+from verl.trainer.ppo.v1 import trainer_base
 
 from workflow_r1.runs.recipe import EMBEDDED, compose_recipe
-from workflow_r1.verl_plugin.gsspo_loss import TURN_SUMS
+from workflow_r1.verl_plugin.gsspo_loss import TURN_SUMS, GSsPOLossConfig
 from workflow_r1.verl_plugin.measuring import MeasuringTrainer
 
 BYPASS = "algorithm.rollout_correction.bypass_mode"
@@ -106,31 +108,26 @@ def test_in_bypass_mode_every_rank_has_something_to_measure(queue: Queue):
     assert measuring.actor_rollout_wg.asked == [2]
 
 
-def test_the_sums_of_an_update_become_means(monkeypatch: pytest.MonkeyPatch, queue: Queue):
-    def update(self: Any, batch: Any, metrics: dict) -> Any:
-        sums = {"count": 2.0, "tokens": 14.0}
-        groups = ("1", "2", "3", "4", "5_to_8", "from_9", "up_to_16_tokens", "up_to_64_tokens", "up_to_256_tokens")
-        for group in (*groups, "up_to_1024_tokens", "longer"):
-            there = group in ("1", "up_to_16_tokens")
-            metrics |= {f"{TURN_SUMS}{name}/{group}": total * there for name, total in sums.items()}
-        metrics["actor/grad_norm"] = 1.0
-        return batch
-
-    monkeypatch.setattr(PPOTrainer, "_update_actor", update)
-    metrics: dict[str, float] = {}
-    trainer(queue)._update_actor(SimpleNamespace(), metrics)
-    assert metrics == {
-        "actor/grad_norm": 1.0,
-        **{
-            f"turn_{name}/{group}": value
-            for name, value in (("fraction", 1.0), ("tokens", 7.0))
-            for group in ("1", "up_to_16_tokens")
-        },
-    }
+def reported(mask: list[list[int]], global_batch_size: int) -> dict[str, float]:
+    """What the loss reports of a micro-batch."""
+    config = actor_config({"global_batch_size": global_batch_size}, policy_loss=GSsPOLossConfig(turn_sums=True))
+    return run_loss("gsspo", random_batch(mask, seed=0), config)[2]
 
 
-def test_an_update_without_sums_is_verls(monkeypatch: pytest.MonkeyPatch, queue: Queue):
-    monkeypatch.setattr(PPOTrainer, "_update_actor", lambda self, batch, metrics: metrics.update(loss=1.0))
-    metrics: dict[str, float] = {}
-    trainer(queue)._update_actor(SimpleNamespace(), metrics)
-    assert metrics == {"loss": 1.0}
+def test_the_metrics_of_the_loss_are_of_the_step_whatever_its_parts():
+    long, short = [1, 0, 1, 0, 1, 1], [1, 1, 1, 1, 0, 0]
+    # Two mini-batches of four responses: one in a micro-batch, the other in one of two and two of one.
+    parts = [[reported([short] * 4, 4)], [reported([long] * 2, 4), reported([long], 4), reported([short], 4)]]
+    names = parts[0][0].keys()
+    averaged = {name: [float(np.mean([part[name] for part in mini])) for mini in parts] for name in names}
+    found = trainer_base.reduce_metrics(averaged)
+    assert found["turn_fraction/1"] == pytest.approx(8 / 14)
+    assert found["turn_fraction/3"] == pytest.approx(3 / 14)
+    assert found["turn_tokens/1"] == pytest.approx((5 * 4 + 3 * 1) / 8)
+    assert found["turn_tokens/3"] == pytest.approx(2)
+    assert "actor/ratio_std" in found
+    assert not [name for name in found if name.startswith(TURN_SUMS)]
+
+
+def test_metrics_without_sums_are_reduced_as_verl_does():
+    assert trainer_base.reduce_metrics({"loss": [1.0, 2.0], "a_max": [1.0, 2.0]}) == {"loss": 1.5, "a_max": 2.0}

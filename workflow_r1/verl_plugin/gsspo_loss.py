@@ -24,6 +24,9 @@ from workflow_r1.verl_plugin.upstream import ActorConfig, PolicyLossConfig, regi
 TURN_SUMS = "actor/turn_sums/"
 """What the names of the sums begin with among the metrics of an update."""
 
+SHARE = "share"
+"""The sum that is one over all micro-batches and ranks of a mini-batch."""
+
 
 @dataclass
 class GSsPOLossConfig(PolicyLossConfig):
@@ -39,8 +42,8 @@ class GSsPOLossConfig(PolicyLossConfig):
             `register_policy_loss` takes.
         subsequence_weighting: what the sub-sequences weigh inside a response: `uniform`, all the same, or `token`,
             by their lengths.
-        turn_sums: report the sums of `workflow_r1.turn_metrics`, of which the trainer `workflow_r1` makes metrics by
-            turn number and length. Other trainers of verl would log the sums as they are.
+        turn_sums: report the sums of `workflow_r1.turn_metrics`, of which `workflow_r1.verl_plugin.measuring` makes
+            metrics by turn number and length. Only verl's V1 trainers have them; others log the sums as they are.
     """
 
     loss_mode: str = "gsspo"
@@ -169,11 +172,11 @@ def _metrics(output: GSsPOLoss, config: Any) -> dict[str, float]:
         "actor/subsequences_per_response": num_subsequences / max(runs.num_responses, 1),
         "actor/tokens_per_subsequence": len(runs.of_token) / max(num_subsequences, 1),
         "actor/ppo_kl": approx_kl,
-        **(_turn_sums(output) if config.policy_loss.get("turn_sums", False) else {}),
+        **(_turn_sums(output, config.global_batch_info) if config.policy_loss.get("turn_sums", False) else {}),
     }
 
 
-def _turn_sums(output: GSsPOLoss) -> dict[str, float]:
+def _turn_sums(output: GSsPOLoss, batch: dict[str, Any]) -> dict[str, float]:
     deviation = output.ratio.double() - 1  # a variance from sums of squares is a difference of close numbers
     values = {
         "tokens": output.subsequences.lengths,
@@ -182,7 +185,9 @@ def _turn_sums(output: GSsPOLoss) -> dict[str, float]:
         "ratio_deviation": deviation,
         "ratio_deviation_square": deviation.square(),
     }
-    return {TURN_SUMS + name: value for name, value in turn_sums(output.subsequences, values).items()}
+    share = len(output.subsequences.mask) / (batch.get("global_batch_size") or 1)
+    sums = {SHARE: share, **turn_sums(output.subsequences, values)}
+    return {TURN_SUMS + name: value for name, value in sums.items()}
 
 
 @register_adv_est("gsspo")

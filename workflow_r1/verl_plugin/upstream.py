@@ -64,7 +64,7 @@ MEMBERS = {
     ),
     "PPOTrainerSync": (
         "fit step on_init_end on_step_begin on_step_end _validate _save_checkpoint _compute_old_log_prob "
-        "_compute_advantage _update_actor _build_replay_buffer"
+        "_compute_advantage _build_replay_buffer"
     ),
     "ReplayBuffer": (
         "sample _select_prompt_uids _evict_terminal_groups _dapo_filtered_keys "
@@ -79,6 +79,7 @@ PATCHED = {
     "compute_rollout_rejection_mask": "verl.trainer.ppo.rollout_corr_helper",
     "compute_rollout_correction_and_add_to_batch": "verl.trainer.ppo.v1.trainer_base",
     "compute_advantage_for_multi_trajectories": "verl.trainer.ppo.v1.trainer_base",
+    "reduce_metrics": "verl.trainer.ppo.v1.trainer_base",
     "_acquire_server": "verl.workers.rollout.llm_server:LLMServerClient",
     "initialize_global_process_group_ray": "verl.utils.distributed",  # on a CPU alone, as the next
     "CPUOffloadPolicy": "verl.workers.engine.fsdp.transformer_impl",
