@@ -84,8 +84,7 @@ def test_the_reference_recipe_without_an_endpoint(folder: Path, monkeypatch: pyt
     (folder / "config.json").write_text("{}")
     files = [f"data.{name}={folder}/mine.parquet" for name in ("train_files", "val_files")]
     one_question = ("data.train_batch_size=1", "actor_rollout_ref.actor.ppo_mini_batch_size=1")
-    no_gpu = ("trainer.device=cpu", "actor_rollout_ref.actor.strategy=fsdp2")
-    settings = [*files, *one_question, *no_gpu, f"actor_rollout_ref.model.path={folder}"]
+    settings = [*files, *one_question, "hardware=cpu", f"actor_rollout_ref.model.path={folder}"]
     line = error_of(folder, *settings, recipe="workflow_r1")
     assert "OPERATOR_BASE_URL, OPERATOR_API_KEY, OPERATOR_MODEL_NAME are not set" in line
 
