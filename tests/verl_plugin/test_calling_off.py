@@ -3,7 +3,6 @@
 import asyncio
 from typing import Any
 
-import anyio
 import pytest
 import ray
 from omegaconf import OmegaConf
@@ -19,9 +18,11 @@ class Server:
 
     def __init__(self) -> None:
         self.running = self.released = 0
+        self.asked = asyncio.Event()
 
     async def generate(self, *, sampling_params: dict[str, Any], **_: Any) -> TokenOutput:
         self.running += 1
+        self.asked.set()
         try:
             await asyncio.sleep(sampling_params["seconds"])
         finally:
@@ -41,19 +42,25 @@ class Server:
     async def release_server(self, server_id: str) -> None:
         self.released += 1
 
+    async def until_asked(self) -> None:
+        await self.asked.wait()
+
     async def state(self) -> tuple[int, int]:
         return self.running, self.released
 
 
 @ray.remote
 class Worker:
-    async def generate(self, server: Any, seconds: float, deadline: float) -> tuple[Any, tuple[int, int]]:
-        """What came back before the deadline, and the server's state at the moment when the rollout goes on."""
+    async def generate(self, server: Any, seconds: float, call_off: bool) -> tuple[Any, tuple[int, int]]:
+        """What came back, and the server's state at the moment when the rollout goes on."""
         config = OmegaConf.create({"actor_rollout_ref": {"rollout": {"name": "vllm"}}})
-        client, output = LLMServerClient(config, server), None
-        with anyio.move_on_after(deadline):
-            output = await client.generate("id", prompt_ids=[1], sampling_params={"seconds": seconds})
-        return output and list(output.token_ids), await server.state.remote()
+        client = LLMServerClient(config, server)
+        reply = asyncio.create_task(client.generate("id", prompt_ids=[1], sampling_params={"seconds": seconds}))
+        if call_off:
+            await server.until_asked.remote()
+            reply.cancel()
+        (output,) = await asyncio.gather(reply, return_exceptions=True)
+        return getattr(output, "token_ids", type(output)), await server.state.remote()
 
 
 @pytest.fixture(scope="module")
@@ -65,9 +72,9 @@ def ray_here():
 
 def test_verls_server_has_stopped_when_the_rollout_goes_on(ray_here):
     server = Server.remote()
-    assert ray.get(Worker.remote().generate.remote(server, 60, 0.5), timeout=150) == (None, (0, 1))
+    assert ray.get(Worker.remote().generate.remote(server, 600, True), timeout=150) == (asyncio.CancelledError, (0, 1))
 
 
 def test_what_is_not_cancelled_is_as_it_was(ray_here):
     server = Server.remote()
-    assert ray.get(Worker.remote().generate.remote(server, 0, 20), timeout=150) == ([1], (0, 1))
+    assert ray.get(Worker.remote().generate.remote(server, 0, False), timeout=150) == ([1], (0, 1))
