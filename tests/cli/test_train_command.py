@@ -65,7 +65,6 @@ def error_of(folder: Path, *overrides: str, recipe: str = "workflow_r1_embedded"
         ("actor_rollout_ref.model.path=/nowhere/model", "There is no model at '/nowhere/model'"),
         ("world.train_questions=50000", "ask for at most"),
         ("world.policy=large", "There is no world.policy 'large': take tiny or smollm2"),
-        ("actor_rollout_ref.rollout.calculate_log_probs=False", "set it to True"),
         ("workflow_r1.operators.base_url=http://127.0.0.1:9/v1", "OPERATOR_API_KEY, OPERATOR_MODEL_NAME are not set"),
     ],
 )
