@@ -17,8 +17,8 @@ class Server:
     """Generates for as long as it is asked to, and takes a while to stop."""
 
     def __init__(self) -> None:
-        self.running = self.released = 0
-        self.asked = asyncio.Event()
+        self.running = 0
+        self.asked, self.released = asyncio.Event(), asyncio.Event()
 
     async def generate(self, *, sampling_params: dict[str, Any], **_: Any) -> TokenOutput:
         self.running += 1
@@ -40,19 +40,22 @@ class Server:
         return "one", ray.get_runtime_context().current_actor
 
     async def release_server(self, server_id: str) -> None:
-        self.released += 1
+        self.released.set()
 
     async def until_asked(self) -> None:
         await self.asked.wait()
 
-    async def state(self) -> tuple[int, int]:
-        return self.running, self.released
+    async def until_released(self) -> None:
+        await self.released.wait()
+
+    async def now_running(self) -> int:
+        return self.running
 
 
 @ray.remote
 class Worker:
-    async def generate(self, server: Any, seconds: float, call_off: bool) -> tuple[Any, tuple[int, int]]:
-        """What came back, and the server's state at the moment when the rollout goes on."""
+    async def generate(self, server: Any, seconds: float, call_off: bool) -> tuple[Any, int]:
+        """What came back, and what the server still ran when the rollout went on; its slot is given back by and by."""
         config = OmegaConf.create({"actor_rollout_ref": {"rollout": {"name": "vllm"}}})
         client = LLMServerClient(config, server)
         reply = asyncio.create_task(client.generate("id", prompt_ids=[1], sampling_params={"seconds": seconds}))
@@ -60,7 +63,9 @@ class Worker:
             await server.until_asked.remote()
             reply.cancel()
         (output,) = await asyncio.gather(reply, return_exceptions=True)
-        return getattr(output, "token_ids", type(output)), await server.state.remote()
+        running = await server.now_running.remote()
+        await server.until_released.remote()
+        return getattr(output, "token_ids", type(output)), running
 
 
 @pytest.fixture(scope="module")
@@ -72,9 +77,9 @@ def ray_here():
 
 def test_verls_server_has_stopped_when_the_rollout_goes_on(ray_here):
     server = Server.remote()
-    assert ray.get(Worker.remote().generate.remote(server, 600, True), timeout=150) == (asyncio.CancelledError, (0, 1))
+    assert ray.get(Worker.remote().generate.remote(server, 600, True), timeout=150) == (asyncio.CancelledError, 0)
 
 
 def test_what_is_not_cancelled_is_as_it_was(ray_here):
     server = Server.remote()
-    assert ray.get(Worker.remote().generate.remote(server, 0, False), timeout=150) == ([1], (0, 1))
+    assert ray.get(Worker.remote().generate.remote(server, 0, False), timeout=150) == ([1], 0)
