@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from itertools import pairwise
 from statistics import fmean
 from typing import Any
+from urllib.parse import quote
 
 import psutil
 import pytest
@@ -135,7 +136,7 @@ def test_the_report_shows_before_and_after_and_where_everything_is(embedded_run,
 
 
 def test_a_browser_walks_through_it(embedded_run, resumed, tmp_path):
-    name = embedded_run.folder.name
+    name = quote(embedded_run.folder.name)
     with viewing(embedded_run.folder, tmp_path / "cache") as address, open_tab(tmp_path / "chromium") as tab:
         tab.open(f"{address}run?source={name}")
         wait_until(lambda: f"\nval\t{STEPS}\t" in tab.text())  # it has been read
