@@ -88,7 +88,7 @@ def turn_reward(
     """
     outcome = exact_match_reward(trajectory, golds, exact_match=exact_match, f1=f1, malformed=0.0, no_answer=no_answer)
     turns = [malformed * (turn.error is not None) + call * len(turn.calls) for turn in trajectory.turns]
-    return {**outcome, "turns": turns}
+    return {**outcome, TURNS: turns}
 
 
 class RewardError(UserError):

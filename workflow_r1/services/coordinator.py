@@ -27,6 +27,7 @@ from workflow_r1.services.errors import OperatorConfigError
 from workflow_r1.services.ledger import Budget, RunLedger
 from workflow_r1.services.limiter import Limiter, Limits, Slot
 from workflow_r1.services.result import OperatorResult
+from workflow_r1.system.files import made_whole
 
 logger = logging.getLogger(__name__)
 
@@ -84,11 +85,10 @@ class RunCoordinator:
 
     def _publish(self) -> None:
         port = self._server.sockets[0].getsockname()[1]
-        part = self._folder / f"{ADDRESS_FILE}.part"
-        part.unlink(missing_ok=True)
-        part.touch(mode=0o600)
-        part.write_text(json.dumps({"host": self._host, "port": port, "secret": self._secret}), encoding="utf-8")
-        part.replace(self._folder / ADDRESS_FILE)
+        with made_whole(self._folder / ADDRESS_FILE) as unfinished:
+            unfinished.touch(mode=0o600)
+            address = {"host": self._host, "port": port, "secret": self._secret}
+            unfinished.write_text(json.dumps(address), encoding="utf-8")
 
     def close(self) -> None:
         """Save the ledger and end; calls that are under way in other processes fail."""
