@@ -6,9 +6,11 @@ import pytest
 from hydra.core.override_parser.types import Quote, QuotedString
 from omegaconf import DictConfig, OmegaConf
 from support.chat_templates import CHATML, KINDS, WITHOUT_SYSTEM, needs_code, tokenizer_of
+from support.launch_errors import one_sentence
 from tokenizers import normalizers
 
 from workflow_r1.policy.chat_format import PLAIN_TEMPLATE, usable_template
+from workflow_r1.runs import preflight
 from workflow_r1.runs import train as launcher
 from workflow_r1.runs.preflight import check_chat_template, check_template_arguments
 from workflow_r1.runs.recipe import LaunchError, compose_recipe
@@ -126,3 +128,25 @@ def test_the_launcher_hands_the_template_to_verl(tmp_path: Path, monkeypatch: py
     places = [f"actor_rollout_ref.model.path={tmp_path / 'model'}", f"trainer.default_local_dir={tmp_path / 'out'}"]
     assert launcher.train(places, "workflow_r1") == 0
     assert compose_recipe("workflow_r1", started).actor_rollout_ref.model.custom_chat_template == PLAIN_TEMPLATE
+
+
+def test_no_model_is_named():
+    with pytest.raises(LaunchError) as error:
+        preflight.check_model(None)
+    assert "set actor_rollout_ref.model.path" in one_sentence(error)
+
+
+@pytest.mark.parametrize("path", ["/nowhere/model", "./model", "a/b/c", "model"])
+def test_a_model_path_that_does_not_exist(path):
+    with pytest.raises(LaunchError) as error:
+        preflight.check_model(path)
+    assert "There is no model at" in one_sentence(error)
+
+
+def test_a_hub_model_that_cannot_be_reached(monkeypatch, tmp_path):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(LaunchError) as error:
+        preflight.check_model("someone/some-model")
+    assert "could not be loaded from the Hugging Face Hub" in one_sentence(error)
