@@ -60,11 +60,12 @@ class Trainer(InformedTrainer):
 
 @pytest.fixture
 def written(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """What goes into the transfer queue, which holds the rows by number."""
+    """What goes into the transfer queue, whose keys begin with a row's number."""
     written: list[Any] = []
 
-    def get(keys: list[int], partition_id: str, select_fields: list[str]) -> TensorDict:
-        return list_of_dict_to_tensordict([{name: row(number)[name] for name in select_fields} for number in keys])
+    def get(keys: list[str], partition_id: str, select_fields: list[str]) -> TensorDict:
+        rows = [row(int(key.split("_")[0])) for key in keys]
+        return list_of_dict_to_tensordict([{name: fields[name] for name in select_fields} for fields in rows])
 
     monkeypatch.setattr(transfer_queue, "kv_batch_get", get)
     monkeypatch.setattr(transfer_queue, "kv_batch_put", lambda keys, partition_id, fields: written.append(fields))
@@ -79,7 +80,7 @@ class Batch(SimpleNamespace):
 
 def advantages(trainer: Trainer, *numbers: int) -> dict[str, float]:
     metrics: dict[str, float] = {}
-    batch = Batch(keys=list(numbers), partition_id="train")
+    batch = Batch(keys=[f"{number}_0_0" for number in numbers], partition_id="train")
     assert trainer._compute_advantage(batch, metrics) == "advantages"
     return metrics
 
@@ -136,3 +137,9 @@ def test_where_there_is_nothing_to_gain_nothing_is_asked_written_or_shown_as_zer
     trainer = Trainer(weight)
     assert "reward/information_gain" not in advantages(trainer, *numbers)
     assert (trainer.actor_rollout_wg.asked, written) == ([], [])
+
+
+def test_several_outputs_of_a_rollout_are_refused_with_what_to_set(written: list[Any]):
+    batch = Batch(keys=["0_0_0", "0_0_1"], partition_id="train")
+    with pytest.raises(ValueError, match="gsspo_information_gain does not take: leave it at 0, or return one"):
+        Trainer(WEIGHT)._compute_advantage(batch, {})

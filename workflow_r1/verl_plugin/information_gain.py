@@ -19,6 +19,7 @@ from workflow_r1.credit import Credit
 from workflow_r1.data.verl_rows import row_golds
 from workflow_r1.gsspo import turn_starts
 from workflow_r1.verl_plugin.measuring import MeasuringTrainer
+from workflow_r1.verl_plugin.outputs import Rollouts
 from workflow_r1.verl_plugin.upstream import assign_non_tensor
 
 OPENING = "<think>I know enough to answer.</think><answer>"
@@ -42,7 +43,15 @@ class InformedTrainer(MeasuringTrainer):
 
         Returns:
             the gain of each turn but the last ones, and of none where nothing is trained on.
+
+        Raises:
+            ValueError: a rollout has several outputs, of which only the last one's rewards count.
         """
+        if not Rollouts.of(batch.keys).single:
+            raise ValueError(
+                "An agent loop returned several outputs for one rollout, which algorithm.gsspo_information_gain does "
+                "not take: leave it at 0, or return one output."
+            )
         fields = ["prompts", "responses", "response_mask", "rm_scores", "reward_model"]
         data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=fields)
         prompts, responses = data["prompts"].unbind(), data["responses"].unbind()
