@@ -100,7 +100,6 @@ def test_gsspos_and_the_rollouts_metrics_are_logged(embedded_run, resumed):
 
 def test_the_metrics_by_turn_are_logged_as_means(embedded_run, resumed):
     data = embedded_run.metrics[STEPS]
-    assert data["turn_fraction/1"] + data["turn_fraction/2"] <= 1
     assert data["turn_fraction/1"] == pytest.approx(1 / data["workflow/turns/mean"], rel=0.1)
     assert data["turn_ratio_std/1"] > 0
     assert data["turn_entropy/1"] > 0
