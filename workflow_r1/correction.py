@@ -27,6 +27,7 @@ import torch
 from workflow_r1.gsspo import Subsequences, find_subsequences
 
 Level = Literal["mean", "product"]
+Estimator = Literal["k1", "k2", "k3"]
 MAX_LOG_RATIO = 20.0  # keeps exp() finite; verl's own bound, so that the two stay comparable
 
 
@@ -40,9 +41,22 @@ class TurnWeights:
 
     @property
     def effective_sample_size(self) -> float:
-        """(Σw)² / (S·Σw²): 1 where all turns weigh the same, 1/S where one outweighs the rest; 0 where none weighs."""
-        square_sum = self.by_turn.square().sum()
-        return float(self.by_turn.sum().square() / (len(self.by_turn) * square_sum)) if square_sum > 0 else 0.0
+        """As the function below, of the bounded weights."""
+        return effective_sample_size(self.by_turn)
+
+
+def effective_sample_size(weights: torch.Tensor) -> float:
+    """(Σw)² / (S·Σw²) of (S,): 1 where all weigh the same, 1/S where one outweighs the rest; 0 where none weighs."""
+    square_sum = weights.square().sum()
+    return float(weights.sum().square() / (len(weights) * square_sum)) if square_sum > 0 else 0.0
+
+
+def token_divergence(log_ratio: torch.Tensor, estimator: Estimator) -> torch.Tensor:
+    """With r = log π_trainer − log π_rollout, elementwise: `k1` −r, `k2` r²/2, or `k3` exp(r) − 1 − r."""
+    ratio = log_ratio.clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO)
+    if estimator == "k3":
+        return ratio.expm1() - ratio
+    return -ratio if estimator == "k1" else ratio.square() / 2
 
 
 @torch.no_grad()
@@ -82,7 +96,7 @@ class Rejection:
 def reject_turns(
     log_ratio: torch.Tensor,
     response_mask: torch.Tensor,
-    estimator: Literal["k1", "k2", "k3"],
+    estimator: Estimator,
     level: Literal["mean", "sum", "max"],
     *,
     high: float,
@@ -91,20 +105,17 @@ def reject_turns(
 ) -> Rejection:
     """Leave out the turns whose divergence from the sampler is outside a trust region.
 
-    With r = log π_trainer − log π_rollout, a token's divergence is `k1` −r, `k2` r²/2, or `k3` exp(r) − 1 − r; a turn's
-    is the mean, the sum or the largest of its tokens'.
+    A turn's divergence is the mean, the sum or the largest of its tokens' (`token_divergence`).
 
     Args:
-        log_ratio: (B, T) r.
+        log_ratio: (B, T) log π_trainer − log π_rollout.
         response_mask: (B, T), one where the policy wrote the token.
         high: the largest divergence that is kept. For `k1` it bounds the ratio π_rollout/π_trainer, not its logarithm.
         low: for `k1`, the smallest such ratio; 1/high by default.
         whole_responses: leave out every turn of a response that has such a turn.
     """
     runs = find_subsequences(response_mask)
-    ratio = runs.tokens(log_ratio).clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO)
-    token = {"k1": lambda: -ratio, "k2": lambda: ratio.square() / 2, "k3": lambda: ratio.expm1() - ratio}[estimator]()
-    divergence = _over_turns(token, runs, level)
+    divergence = _over_turns(token_divergence(runs.tokens(log_ratio), estimator), runs, level)
     if estimator == "k1":
         rejected = (divergence < math.log(1 / high if low is None else low)) | (divergence > math.log(high))
     else:

@@ -12,8 +12,8 @@ from collections.abc import Mapping
 
 import torch
 
-from workflow_r1.correction import reject_turns, turn_weights
-from workflow_r1.gsspo import Subsequences
+from workflow_r1.correction import effective_sample_size, token_divergence
+from workflow_r1.gsspo import Subsequences, find_subsequences
 
 NUMBERS = {"1": 1, "2": 2, "3": 3, "4": 4, "5_to_8": 8, "from_9": math.inf}
 LENGTHS = {
@@ -79,21 +79,21 @@ def mismatch_metrics(
 
     Returns:
         `mismatch/…` over all turns: the effective sample size of the length-normalised weights, as a fraction of the
-        turns, and the divergences k1 and k3 (see `workflow_r1.correction.reject_turns`), each the mean over turns of
+        turns, and the divergences k1 and k3 (`workflow_r1.correction.token_divergence`), each the mean over turns of
         a turn's mean, and of k3 the largest; `turn_mismatch/…` (k3) and `turn_entropy/…` by group. Nothing where there
         is no turn.
     """
-    log_ratio = log_prob - rollout_log_prob
-    k3 = reject_turns(log_ratio, response_mask, "k3", "mean", high=math.inf)
-    runs = k3.subsequences
+    runs = find_subsequences(response_mask)
     if not len(runs.lengths):
         return {}
-    sums = turn_sums(runs, {"mismatch": k3.divergence, "entropy": runs.mean(runs.tokens(entropy))})
+    log_ratio = runs.tokens(log_prob) - runs.tokens(rollout_log_prob)
+    k1, k3 = (runs.mean(token_divergence(log_ratio, estimator)) for estimator in ("k1", "k3"))  # type: ignore[arg-type]
+    sums = turn_sums(runs, {"mismatch": k3, "entropy": runs.mean(runs.tokens(entropy))})
     return {
-        "mismatch/eff_sample_size": turn_weights(log_ratio, response_mask, "mean", high=math.inf).effective_sample_size,
-        "mismatch/k1": float(-runs.mean(runs.tokens(log_ratio)).mean()),
-        "mismatch/k3": float(k3.divergence.mean()),
-        "mismatch/k3_max": float(k3.divergence.max()),
+        "mismatch/eff_sample_size": effective_sample_size(k1.neg().exp()),
+        "mismatch/k1": float(k1.mean()),
+        "mismatch/k3": float(k3.mean()),
+        "mismatch/k3_max": float(k3.max()),
         **{name: mean for name, mean in turn_means(sums).items() if not name.startswith("turn_fraction/")},
     }
 
